@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// An image directory: dstack's format of every generation, and ours.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host_runner/base/error.hpp"
+
+namespace host_runner::image {
+
+/// Device layouts by generation: A = 0.3.x and 0.4.x (rootfs.iso), B = 0.5.0 to 0.5.5, C = later.
+enum class Layout { a, b, c };
+enum class Guest { host_runner, dstack };
+
+struct Version {
+    std::uint16_t major = 0, minor = 0, patch = 0;
+    auto operator<=>(const Version&) const = default;
+};
+
+/// A loaded image. Every path is absolute, canonical and inside `directory`.
+struct Image {
+    std::string directory;
+    std::string name;  ///< The directory's last part.
+    Guest guest = Guest::dstack;
+    Version version;
+    Layout layout = Layout::c;
+    std::string kernel;
+    std::string initrd;
+    std::optional<std::string> firmware;  ///< `bios`
+    std::optional<std::string> rootfs;
+    std::optional<std::string> disk_backing;  ///< `hda`
+    std::string command_line;
+    std::string rootfs_hash;  ///< Hex: dm-verity root (layouts B, C) or the iso's hash (A).
+    std::optional<std::uint64_t> rootfs_size;
+    bool shared_read_only = false;
+    bool reports_progress = false;
+    bool is_dev = false;
+    std::string os_image_hash;  ///< Hex, of digest.txt; empty when the image has none.
+};
+
+/// Reads metadata.json and checks form, version, layout, and that each named file is a regular
+/// file inside the directory. Cheap: hashes nothing.
+/// @errors not_found; corrupt_data: names the field or file; invalid_argument: no version to be
+///         found and none given
+[[nodiscard]] Result<Image> load_image(const std::string& directory);
+
+struct Check {
+    std::string name;    ///< e.g. "sha256 bzImage"
+    bool passed = false;
+    std::string detail;  ///< What was found; for a failure what was expected too.
+};
+
+enum class VerifyDepth {
+    launch,  ///< sha256sum.txt, digest.txt, command line against files: before every start.
+    full,    ///< Also every block of the root file system against the verity root.
+};
+
+/// All checks, in a fixed order, none left out after a failure.
+/// @errors io_error only; a check that fails is a row, not an error
+[[nodiscard]] Result<std::vector<Check>> verify_image(const Image& image, VerifyDepth depth);
+
+/// The launch checks, remembered under `cache_directory` by device, inode, size, mtime and ctime of
+/// every file concerned, so that a second start does not hash again.
+/// @errors corrupt_data: the first check that failed, with a remedy
+[[nodiscard]] Result<void> require_verified(const Image& image, const std::string& cache_directory);
+
+}  // namespace host_runner::image

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// app-compose.json as our own guest reads it: the compose file, resolved by the runner. Encoding
+/// is deterministic (same input, same bytes), because the hash of the bytes is the app's identity.
+/// The members that dstack names (manifest_version, name, runner, ...) keep dstack's meaning; ours
+/// has runner "host-runner" and adds `services`, `files` and `volumes`.
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "host_runner/base/error.hpp"
+
+namespace host_runner::protocol {
+
+enum class RestartPolicy { no, on_failure, always, unless_stopped };
+enum class DependencyCondition { started, healthy, completed_successfully };
+
+struct AppDependency {
+    std::string service;
+    DependencyCondition condition = DependencyCondition::started;
+};
+
+struct AppHealthCheck {
+    std::vector<std::string> command;  ///< Run in the guest; exit 0 = healthy.
+    std::chrono::milliseconds interval{30'000};
+    std::chrono::milliseconds timeout{30'000};
+    std::chrono::milliseconds start_period{0};
+    std::uint32_t retries = 3;
+};
+
+struct AppService {
+    std::string name;
+    std::vector<std::string> command;  ///< A program of the image (absolute path or looked up).
+    std::map<std::string, std::string> environment;
+    std::string working_directory;  ///< Empty: "/".
+    std::string user;               ///< Empty: the image's unprivileged default. Name or uid[:gid].
+    std::vector<AppDependency> depends_on;
+    RestartPolicy restart = RestartPolicy::no;
+    std::uint32_t max_restarts = 0;  ///< For on_failure; 0 = no limit.
+    std::optional<AppHealthCheck> health_check;
+    std::chrono::milliseconds stop_grace_period{10'000};
+    std::optional<std::uint64_t> memory_limit_bytes;
+    std::optional<std::uint32_t> pids_limit;
+    /// "named-volume or ./file" -> path in the guest, in the compose file's order.
+    struct Mount {
+        std::string source;  ///< A name in AppCompose::volumes, or a `name` in AppCompose::files.
+        std::string target;
+        bool read_only = false;
+        bool is_file = false;
+    };
+    std::vector<Mount> mounts;
+    /// Guest ports of the service (`ports:`), for information.
+    std::vector<std::uint16_t> ports;
+};
+
+struct AppFile {
+    std::string name;    ///< As the compose file wrote it.
+    std::string sha256;  ///< Hex; the file lies on the share as files/<sha256>.
+    std::uint64_t size = 0;
+};
+
+struct AppCompose {
+    std::string name;
+    std::vector<AppService> services;  ///< In the compose file's order.
+    std::vector<std::string> volumes;
+    std::vector<AppFile> files;
+    bool local_key_provider = false;
+    bool power_off_when_done = false;  ///< x-power-off: when the last service ended.
+    bool egress = false;
+};
+
+/// The exact bytes for app-compose.json.
+[[nodiscard]] std::string encode_app_compose(const AppCompose& app);
+/// @errors invalid_argument: not ours (another runner), unknown members, wrong types, over the caps
+[[nodiscard]] Result<AppCompose> decode_app_compose(std::string_view json);
+
+}  // namespace host_runner::protocol

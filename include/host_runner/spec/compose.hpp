@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// The compose file: the Compose Specification's subset that means something here (yaml-cpp).
+/// Unknown keys are errors with file, line and column, except x-*.
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "host_runner/base/error.hpp"
+#include "host_runner/protocol/app_compose.hpp"
+#include "host_runner/spec/port_mapping.hpp"
+
+namespace host_runner::spec {
+
+/// A file of the host that travels to the guest.
+struct LocalFile {
+    std::string path;  ///< On the host, absolute.
+    protocol::AppFile entry;
+};
+
+struct Compose {
+    std::string path;  ///< As given, for messages.
+    std::string text;  ///< The raw bytes, for guests that read the file themselves (dstack's).
+    std::string name;
+    /// Some service names a container image (neither a .wasm file nor an OCI layout folder).
+    bool has_container_images = false;
+    std::string first_container_image;  ///< For the message; empty when there is none.
+};
+
+/// Reads and caps the file and checks that it is YAML with a services map; enough for guests that
+/// interpret it themselves.
+/// @errors not_found; invalid_argument with "FILE:LINE:COLUMN: "; corrupt_data: above 256 KiB
+[[nodiscard]] Result<Compose> load_compose(const std::string& path);
+
+struct ResolvedCompose {
+    protocol::AppCompose app;         ///< What app-compose.json will say.
+    std::vector<LocalFile> files;     ///< What must be delivered.
+    std::vector<PortMapping> ports;   ///< From `ports:`; forwarded unless -p overrides.
+};
+
+/// The services for our own guest: checks every key, resolves files and hashes them, adds the
+/// public environment of --env-file (NAME=value pairs) to every service.
+/// @errors invalid_argument with file, line and column; not_found: a file that a service names;
+///         unsupported: a wasm service (until the wasm runtime is there) or a container image
+[[nodiscard]] Result<ResolvedCompose>
+resolve_compose(const Compose& compose, const std::map<std::string, std::string>& environment);
+
+/// NAME=value lines, '#' comments, optional quotes, as docker's --env-file reads them.
+[[nodiscard]] Result<std::map<std::string, std::string>> load_env_file(const std::string& path);
+
+}  // namespace host_runner::spec
