@@ -19,7 +19,7 @@ if(Httplib_INCLUDE_DIR)
 endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(Httplib REQUIRED_VARS Httplib_INCLUDE_DIR VERSION_VAR Httplib_VERSION HANDLE_VERSION_RANGE
-    REASON_FAILURE_MESSAGE "cpp-httplib 0.18.7 is not in the cache; run scripts/setup once, which fetches it")
+    REASON_FAILURE_MESSAGE "cpp-httplib 0.18.7 is not in the cache: run scripts/setup once, which fetches it")
 if(Httplib_FOUND AND NOT TARGET httplib::httplib)
     add_library(httplib::httplib INTERFACE IMPORTED)
     set_target_properties(httplib::httplib PROPERTIES
