@@ -50,4 +50,4 @@ private:
 [[nodiscard]] std::vector<std::uint8_t> random_bytes(std::size_t count);
 [[nodiscard]] std::string random_hex(std::size_t byte_count);
 
-}  // namespace host_runner::crypto
+} // namespace host_runner::crypto

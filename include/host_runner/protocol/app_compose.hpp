@@ -5,8 +5,12 @@
 /// is deterministic (same input, same bytes), because the hash of the bytes is the app's identity.
 /// The members that dstack names (manifest_version, name, runner, ...) keep dstack's meaning; ours
 /// has runner "host-runner" and adds `services`, `files` and `volumes`.
+///
+///     const std::string bytes = encode_app_compose(app);   // hash these
+///     HR_TRY(const auto same, decode_app_compose(bytes));   // the guest's side
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -27,7 +31,7 @@ struct AppDependency {
 };
 
 struct AppHealthCheck {
-    std::vector<std::string> command;  ///< Run in the guest; exit 0 = healthy.
+    std::vector<std::string> command; ///< Run in the guest; exit 0 = healthy.
     std::chrono::milliseconds interval{30'000};
     std::chrono::milliseconds timeout{30'000};
     std::chrono::milliseconds start_period{0};
@@ -36,20 +40,20 @@ struct AppHealthCheck {
 
 struct AppService {
     std::string name;
-    std::vector<std::string> command;  ///< A program of the image (absolute path or looked up).
+    std::vector<std::string> command; ///< A program of the image (absolute path or looked up).
     std::map<std::string, std::string> environment;
-    std::string working_directory;  ///< Empty: "/".
-    std::string user;               ///< Empty: the image's unprivileged default. Name or uid[:gid].
+    std::string working_directory; ///< Empty: "/".
+    std::string user;              ///< Empty: the image's unprivileged default. Name or uid[:gid].
     std::vector<AppDependency> depends_on;
     RestartPolicy restart = RestartPolicy::no;
-    std::uint32_t max_restarts = 0;  ///< For on_failure; 0 = no limit.
+    std::uint32_t max_restarts = 0; ///< For on_failure; 0 = no limit.
     std::optional<AppHealthCheck> health_check;
     std::chrono::milliseconds stop_grace_period{10'000};
     std::optional<std::uint64_t> memory_limit_bytes;
     std::optional<std::uint32_t> pids_limit;
     /// "named-volume or ./file" -> path in the guest, in the compose file's order.
     struct Mount {
-        std::string source;  ///< A name in AppCompose::volumes, or a `name` in AppCompose::files.
+        std::string source; ///< A name in AppCompose::volumes, or a `name` in AppCompose::files.
         std::string target;
         bool read_only = false;
         bool is_file = false;
@@ -60,24 +64,47 @@ struct AppService {
 };
 
 struct AppFile {
-    std::string name;    ///< As the compose file wrote it.
-    std::string sha256;  ///< Hex; the file lies on the share as files/<sha256>.
+    std::string name;   ///< As the compose file wrote it.
+    std::string sha256; ///< Hex; the file lies on the share as files/<sha256>.
     std::uint64_t size = 0;
 };
 
 struct AppCompose {
     std::string name;
-    std::vector<AppService> services;  ///< In the compose file's order.
+    std::vector<AppService> services; ///< In the compose file's order.
     std::vector<std::string> volumes;
     std::vector<AppFile> files;
     bool local_key_provider = false;
-    bool power_off_when_done = false;  ///< x-power-off: when the last service ended.
+    bool power_off_when_done = false; ///< x-power-off: when the last service ended.
     bool egress = false;
 };
 
-/// The exact bytes for app-compose.json.
+/// dstack's guests up to 0.5.11 read at most 256 KiB, and so does ours.
+/// Source: dstack v0.5.11 dstack-util, host-shared copy limits.
+inline constexpr std::size_t max_app_compose_json_bytes = 256 * 1024;
+inline constexpr std::size_t max_services = 128;
+inline constexpr std::size_t max_files = 1024;
+
+/// UTF-8 without NUL characters: what every text of the app must be.
+[[nodiscard]] bool is_plain_text(std::string_view text);
+
+/// The rules for one service alone and its mounts; depends_on is not looked at.
+/// @errors invalid_argument: names the service and the value
+[[nodiscard]] Result<void> check_app_service(const AppService& service, const AppCompose& app);
+
+/// The rules that a decoded and a resolved app must keep: names, counts, paths and lengths in
+/// range; depends_on names services, without a cycle; mounts name volumes and files; text is UTF-8.
+/// @errors invalid_argument: names the service and the value
+[[nodiscard]] Result<void> check_app_compose(const AppCompose& app);
+
+/// Indexes of the services so that each comes after what it depends on, otherwise as they stand.
+/// @errors invalid_argument: an unknown service, one that depends on itself, a cycle (named)
+[[nodiscard]] Result<std::vector<std::size_t>> start_order(const std::vector<AppService>& services);
+
+/// The exact bytes for app-compose.json. The app must pass check_app_compose().
 [[nodiscard]] std::string encode_app_compose(const AppCompose& app);
-/// @errors invalid_argument: not ours (another runner), unknown members, wrong types, over the caps
+/// @errors invalid_argument: not ours (another runner), unknown, missing or repeated members, wrong
+///         types, over the caps, or against check_app_compose()
 [[nodiscard]] Result<AppCompose> decode_app_compose(std::string_view json);
 
-}  // namespace host_runner::protocol
+} // namespace host_runner::protocol

@@ -30,4 +30,4 @@ inline constexpr unsigned host_api_port = 1;
 inline constexpr unsigned guest_api_port = 2;
 inline constexpr unsigned guest_stream_port = 3;
 
-}  // namespace host_runner::protocol
+} // namespace host_runner::protocol

@@ -20,13 +20,13 @@
 namespace host_runner::protocol {
 
 struct GuestInfo {
-    std::string version;       ///< The agent's.
-    std::string app_id;        ///< Hex, first 20 bytes of the compose hash.
-    std::string instance_id;   ///< Hex; empty when there is none.
-    std::string compose_hash;  ///< Hex SHA-256 of app-compose.json's bytes, as the guest read them.
-    std::string boot_id;       ///< The guest kernel's.
-    std::string flavour;       ///< "release" or "dev"
-    std::string data_disk;     ///< "plain", "encrypted" or "none"
+    std::string version;      ///< The agent's.
+    std::string app_id;       ///< Hex, first 20 bytes of the compose hash.
+    std::string instance_id;  ///< Hex; empty when there is none.
+    std::string compose_hash; ///< Hex SHA-256 of app-compose.json's bytes, as the guest read them.
+    std::string boot_id;      ///< The guest kernel's.
+    std::string flavour;      ///< "release" or "dev"
+    std::string data_disk;    ///< "plain", "encrypted" or "none"
 };
 [[nodiscard]] std::string encode_guest_info(const GuestInfo& info);
 [[nodiscard]] Result<GuestInfo> decode_guest_info(std::string_view json);
@@ -34,8 +34,8 @@ struct GuestInfo {
 struct DiskInfo {
     std::string name;
     std::string mount_point;
-    std::uint64_t total_size = 0;  ///< Bytes.
-    std::uint64_t free_size = 0;   ///< Bytes.
+    std::uint64_t total_size = 0; ///< Bytes.
+    std::uint64_t free_size = 0;  ///< Bytes.
 };
 /// Field names and units as in dstack's SysInfo; load averages are x 100.
 struct SystemInfo {
@@ -43,7 +43,7 @@ struct SystemInfo {
     std::uint32_t num_cpus = 0;
     std::uint64_t total_memory = 0, available_memory = 0, used_memory = 0, free_memory = 0;
     std::uint64_t total_swap = 0, used_swap = 0, free_swap = 0;
-    std::uint64_t uptime = 0;  ///< Seconds.
+    std::uint64_t uptime = 0; ///< Seconds.
     std::uint32_t loadavg_one = 0, loadavg_five = 0, loadavg_fifteen = 0;
     std::vector<DiskInfo> disks;
 };
@@ -52,19 +52,19 @@ struct SystemInfo {
 
 struct ServiceStatus {
     std::string name;
-    std::string state;  ///< waiting, starting, running, healthy, unhealthy, exited, failed
+    std::string state; ///< waiting, starting, running, healthy, unhealthy, exited, failed
     std::int64_t pid = 0;
     std::optional<int> exit_code;
     std::uint32_t restarts = 0;
-    std::string program_sha256;  ///< Hex, of the program file that was executed.
+    std::string program_sha256; ///< Hex, of the program file that was executed.
 };
 [[nodiscard]] std::string encode_services(const std::vector<ServiceStatus>& services);
 [[nodiscard]] Result<std::vector<ServiceStatus>> decode_services(std::string_view json);
 
 struct LogsRequest {
-    std::string service;  ///< Empty: all, and the agent's own.
+    std::string service; ///< Empty: all, and the agent's own.
     bool follow = false;
-    std::optional<std::uint32_t> tail;  ///< Last lines only.
+    std::optional<std::uint32_t> tail; ///< Last lines only.
 };
 [[nodiscard]] std::string encode_logs_request(const LogsRequest& request);
 [[nodiscard]] Result<LogsRequest> decode_logs_request(std::string_view json);
@@ -81,11 +81,11 @@ struct ExecRequest {
 struct StreamItem {
     enum class Kind { out, err, exit, error, keep_alive };
     Kind kind = Kind::out;
-    std::string service;  ///< For Logs.
-    std::string bytes;    ///< out, err: raw bytes (base64 on the wire); error: text.
-    int exit_code = 0;    ///< exit: the code, or 128 + signal.
+    std::string service; ///< For Logs.
+    std::string bytes;   ///< out, err: raw bytes (base64 on the wire); error: text.
+    int exit_code = 0;   ///< exit: the code, or 128 + signal.
 };
-[[nodiscard]] std::string encode_stream_item(const StreamItem& item);  ///< With its newline.
+[[nodiscard]] std::string encode_stream_item(const StreamItem& item); ///< With its newline.
 [[nodiscard]] Result<StreamItem> decode_stream_item(std::string_view line);
 
-}  // namespace host_runner::protocol
+} // namespace host_runner::protocol

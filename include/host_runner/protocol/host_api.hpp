@@ -29,8 +29,8 @@ struct Event {
 [[nodiscard]] std::string encode_event(const Event& event);
 
 struct HostInfo {
-    std::string name;     ///< Instance name or id.
-    std::string version;  ///< host_runner's version.
+    std::string name;    ///< Instance name or id.
+    std::string version; ///< host_runner's version.
 };
 [[nodiscard]] std::string encode_host_info(const HostInfo& info);
 [[nodiscard]] Result<HostInfo> decode_host_info(std::string_view json);
@@ -41,4 +41,4 @@ struct HostInfo {
 /// {"error":"..."}
 [[nodiscard]] std::string encode_error(std::string_view message);
 
-}  // namespace host_runner::protocol
+} // namespace host_runner::protocol

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host_runner/protocol/app_compose.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace host_runner::protocol {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using namespace std::chrono_literals;
+
+AppService make_service(const std::string& name, std::vector<AppDependency> depends_on = {}) {
+    AppService service;
+    service.name = name;
+    service.command = {"/bin/true"};
+    service.depends_on = std::move(depends_on);
+    return service;
+}
+
+AppCompose full_app() {
+    AppCompose app;
+    app.name = "hello";
+    app.volumes = {"data"};
+    app.files = {{"./site.html", std::string(64, 'a'), 12}};
+    app.egress = true;
+    auto web = make_service("web", {{"db", DependencyCondition::healthy}});
+    web.command = {"/bin/httpd", "-f", "a\"b\n\xc3\xa9"};
+    web.environment = {{"B", "2"}, {"A", "1"}};
+    web.working_directory = "/www";
+    web.user = "www:www";
+    web.restart = RestartPolicy::on_failure;
+    web.max_restarts = 3;
+    web.stop_grace_period = 5s;
+    web.memory_limit_bytes = 64 << 20;
+    web.pids_limit = 10;
+    web.mounts = {{"data", "/data", false, false}, {"./site.html", "/www/index.html", true, true}};
+    web.ports = {8080};
+    auto db = make_service("db");
+    db.health_check = AppHealthCheck{{"/bin/check"}, 1s, 2s, 500ms, 4};
+    app.services = {web, db};
+    return app;
+}
+
+/// The error of the app, after `change`.
+template <class Change>
+std::string problem_after(const Change& change) {
+    auto app = full_app();
+    change(app);
+    const auto result = check_app_compose(app);
+    return result ? "none" : result.error().message;
+}
+
+TEST(AppCompose, encodes_to_exactly_these_bytes) {
+    AppCompose app;
+    app.name = "one";
+    app.services = {make_service("web")};
+    app.services[0].environment = {{"B", "2"}, {"A", "1"}};
+    // Typed by hand: the hash of these bytes is the app's identity, a change is a new identity.
+    EXPECT_EQ(encode_app_compose(app),
+              R"({"manifest_version":2,"name":"one","runner":"host-runner","kms_enabled":false,)"
+              R"("gateway_enabled":false,"local_key_provider_enabled":false,"public_logs":false,)"
+              R"("public_sysinfo":false,"secure_time":false,"no_instance_id":false,)"
+              R"("power_off_when_done":false,"egress":false,"volumes":[],"files":[],"services":[)"
+              R"({"name":"web","command":["/bin/true"],"environment":{"A":"1","B":"2"},)"
+              R"("working_directory":"","user":"","depends_on":[],"restart":"no","max_restarts":0,)"
+              R"("stop_grace_period_ms":10000,"mounts":[],"ports":[]}]})"
+              "\n");
+}
+
+TEST(AppCompose, decodes_to_what_was_encoded) {
+    const auto bytes = encode_app_compose(full_app());
+    const auto app = decode_app_compose(bytes);
+    ASSERT_TRUE(app) << app.error().describe();
+    EXPECT_EQ(encode_app_compose(*app), bytes);
+    const auto& web = app->services.at(0);
+    EXPECT_EQ(web.command.at(2), "a\"b\n\xc3\xa9");
+    EXPECT_EQ(web.depends_on.at(0).condition, DependencyCondition::healthy);
+    EXPECT_EQ(web.memory_limit_bytes, 64U << 20);
+    EXPECT_TRUE(web.mounts.at(1).is_file);
+    EXPECT_EQ(app->services.at(1).health_check->start_period, 500ms);
+}
+
+TEST(AppCompose, is_not_decoded_for_another_runner) {
+    const auto app =
+        decode_app_compose(R"({"manifest_version":2,"name":"x","runner":"docker-compose"})");
+    ASSERT_FALSE(app);
+    EXPECT_EQ(app.error().code, ErrorCode::invalid_argument);
+    EXPECT_THAT(app.error().message, HasSubstr("docker-compose"));
+}
+
+TEST(AppCompose, is_not_decoded_with_an_unknown_member) {
+    auto bytes = encode_app_compose(full_app());
+    bytes.insert(1, "\"surprise\":1,");
+    const auto app = decode_app_compose(bytes);
+    ASSERT_FALSE(app);
+    EXPECT_THAT(app.error().message, HasSubstr("'surprise'"));
+}
+
+TEST(AppCompose, is_not_decoded_with_a_member_twice) {
+    auto bytes = encode_app_compose(full_app());
+    bytes.insert(1, "\"egress\":false,");
+    const auto app = decode_app_compose(bytes);
+    ASSERT_FALSE(app);
+    EXPECT_THAT(app.error().message, HasSubstr("twice"));
+}
+
+TEST(AppCompose, is_not_decoded_without_a_member) {
+    auto bytes = encode_app_compose(full_app());
+    const std::string member = "\"egress\":true,";
+    bytes.erase(bytes.find(member), member.size());
+    const auto app = decode_app_compose(bytes);
+    ASSERT_FALSE(app);
+    EXPECT_THAT(app.error().message, HasSubstr("'egress'"));
+}
+
+TEST(AppCompose, is_not_decoded_with_a_member_of_another_type) {
+    auto bytes = encode_app_compose(full_app());
+    const std::string member = "\"egress\":true";
+    bytes.replace(bytes.find(member), member.size(), "\"egress\":\"true\"");
+    const auto app = decode_app_compose(bytes);
+    ASSERT_FALSE(app);
+    EXPECT_THAT(app.error().message, HasSubstr("true or false"));
+}
+
+TEST(AppCompose, is_not_decoded_when_nested_too_deeply) {
+    const auto app = decode_app_compose(std::string(1000, '['));
+    ASSERT_FALSE(app);
+    EXPECT_THAT(app.error().message, HasSubstr("nested deeper"));
+}
+
+TEST(AppCompose, is_not_decoded_above_the_size_cap) {
+    const auto app = decode_app_compose(std::string(max_app_compose_json_bytes + 1, ' '));
+    ASSERT_FALSE(app);
+    EXPECT_THAT(app.error().message, HasSubstr("more than 262144"));
+}
+
+TEST(AppCompose, is_not_decoded_with_a_negative_or_broken_number) {
+    for (const auto* number : {"-1", "1.5", "99999999999999999999"}) {
+        auto bytes = encode_app_compose(full_app());
+        const std::string member = "\"max_restarts\":3";
+        bytes.replace(bytes.find(member), member.size(), std::string("\"max_restarts\":") + number);
+        EXPECT_FALSE(decode_app_compose(bytes)) << number;
+    }
+}
+
+TEST(AppComposeRules, accept_the_full_app) {
+    EXPECT_EQ(problem_after([](AppCompose&) {}), "none");
+}
+
+TEST(AppComposeRules, refuse_a_service_name_that_leads_out_of_a_folder) {
+    EXPECT_THAT(problem_after([](AppCompose& app) { app.services[0].name = "../x"; }),
+                HasSubstr("'../x' is no service name"));
+}
+
+TEST(AppComposeRules, refuse_two_services_of_one_name) {
+    EXPECT_THAT(problem_after([](AppCompose& app) { app.services.push_back(app.services[1]); }),
+                HasSubstr("'db' is there twice"));
+}
+
+TEST(AppComposeRules, refuse_a_command_without_a_program) {
+    EXPECT_THAT(problem_after([](AppCompose& app) { app.services[0].command.clear(); }),
+                HasSubstr("names no program"));
+}
+
+TEST(AppComposeRules, refuse_text_that_is_not_utf8_or_holds_nul) {
+    EXPECT_THAT(problem_after([](AppCompose& app) { app.services[0].command[1] = "\xff"; }),
+                HasSubstr("UTF-8"));
+    EXPECT_THAT(
+        problem_after([](AppCompose& app) { app.services[0].command[1] = std::string("a\0b", 3); }),
+        HasSubstr("NUL"));
+}
+
+TEST(AppComposeRules, refuse_a_mount_of_what_the_app_does_not_have) {
+    EXPECT_THAT(problem_after([](AppCompose& app) { app.volumes.clear(); }),
+                HasSubstr("mounts 'data', which is no volume"));
+    EXPECT_THAT(problem_after([](AppCompose& app) { app.files.clear(); }),
+                HasSubstr("mounts './site.html', which is no file"));
+}
+
+TEST(AppComposeRules, refuse_a_mount_target_with_dots_or_relative) {
+    for (const auto* target : {"/data/../etc", "data", ""})
+        EXPECT_NE(
+            problem_after([&](AppCompose& app) { app.services[0].mounts[0].target = target; }),
+            "none")
+            << target;
+}
+
+TEST(AppComposeRules, refuse_a_hash_that_is_no_sha256) {
+    for (const auto& hash : {std::string(63, 'a'), std::string(64, 'A'), std::string("../x")})
+        EXPECT_THAT(problem_after([&](AppCompose& app) { app.files[0].sha256 = hash; }),
+                    HasSubstr("SHA-256"));
+}
+
+TEST(AppComposeRules, refuse_a_health_check_that_never_runs) {
+    EXPECT_THAT(
+        problem_after([](AppCompose& app) { app.services[1].health_check->interval = 0ms; }),
+        HasSubstr("above 0"));
+}
+
+TEST(StartOrder, puts_each_service_after_what_it_depends_on) {
+    const std::vector<AppService> services{make_service("c", {{"b"}}), make_service("b", {{"a"}}),
+                                           make_service("a"), make_service("d", {{"a"}, {"c"}})};
+    EXPECT_THAT(start_order(services).value(), ElementsAre(2, 1, 0, 3));
+}
+
+TEST(StartOrder, keeps_the_order_of_the_file_where_nothing_else_counts) {
+    EXPECT_THAT(start_order({make_service("b"), make_service("a")}).value(), ElementsAre(0, 1));
+}
+
+TEST(StartOrder, names_the_circle) {
+    const auto order = start_order({make_service("free"), make_service("a", {{"b"}}),
+                                    make_service("b", {{"c"}}), make_service("c", {{"b"}})});
+    ASSERT_FALSE(order);
+    EXPECT_THAT(order.error().message, HasSubstr("b -> c -> b"));
+}
+
+TEST(StartOrder, refuses_a_service_that_depends_on_itself) {
+    const auto order = start_order({make_service("a", {{"a"}})});
+    ASSERT_FALSE(order);
+    EXPECT_THAT(order.error().message, HasSubstr("a -> a"));
+}
+
+TEST(StartOrder, refuses_an_unknown_dependency) {
+    const auto order = start_order({make_service("a", {{"ghost"}})});
+    ASSERT_FALSE(order);
+    EXPECT_THAT(order.error().message, HasSubstr("'ghost'"));
+}
+
+} // namespace
+} // namespace host_runner::protocol
