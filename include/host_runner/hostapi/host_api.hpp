@@ -8,8 +8,11 @@
 #include <memory>
 #include <string>
 
+#include <sys/socket.h>
+
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/event_loop.hpp"
+#include "host_runner/base/unique_fd.hpp"
 #include "host_runner/protocol/host_api.hpp"
 
 namespace host_runner::hostapi {
@@ -24,25 +27,39 @@ struct Callbacks {
     std::function<Result<std::string>(const std::string& quote_hex)> get_sealing_key;
 };
 
-/// Serves until destroyed; the destructor interrupts and joins its threads (two: one per stream
-/// and one for GetSealingKey, so that a slow key never holds up Notify).
+/// Whether a connection may ask. Called on the host API's threads.
+using PeerCheck = std::function<bool(const sockaddr_storage& peer)>;
+
+/// True for a vsock peer with that CID. The kernel sets it; a guest cannot forge it (vsock(7)).
+[[nodiscard]] bool is_vsock_peer(const sockaddr_storage& peer, std::uint32_t cid) noexcept;
+
+/// Serves until destroyed; the destructor interrupts and joins its threads, of which there are at
+/// most two: while one waits for a key, the other answers. It waits for a running get_sealing_key.
 class HostApi {
 public:
-    /// Our image: connects to the unix socket of virtio-serial port 1 once QEMU made it (retrying
-    /// for `connect_timeout`), and serves on it; connects again when QEMU closes it.
+    /// Our image: connects to the unix sockets of virtio-serial port 1 and, where it is given, the
+    /// one for keys (port 4) as soon as QEMU has made them, and again whenever QEMU has closed
+    /// them. A guest that asks for its key on port 4 is served on port 1 meanwhile.
     [[nodiscard]] static Result<std::unique_ptr<HostApi>>
     serve_virtio_serial(EventLoop& loop, std::string socket_path, protocol::HostInfo info,
-                        Callbacks callbacks);
+                        Callbacks callbacks, std::string key_socket_path = {});
     /// dstack images: listens on vsock (any CID, a free port from 10000 up) and drops every peer
-    /// whose CID is not the guest's. @errors unsupported: no vsock on this host
-    [[nodiscard]] static Result<std::unique_ptr<HostApi>>
-    serve_vsock(EventLoop& loop, std::uint32_t guest_cid, protocol::HostInfo info,
-                Callbacks callbacks);
+    /// whose CID is not the guest's.
+    /// @errors unsupported: no vsock on this host; resource_exhausted: no free port
+    [[nodiscard]] static Result<std::unique_ptr<HostApi>> serve_vsock(EventLoop& loop,
+                                                                      std::uint32_t guest_cid,
+                                                                      protocol::HostInfo info,
+                                                                      Callbacks callbacks);
     /// dstack images on a host without vsock: 127.0.0.1, a free port, and a path prefix that nobody
     /// can guess.
     [[nodiscard]] static Result<std::unique_ptr<HostApi>>
     serve_loopback(EventLoop& loop, protocol::HostInfo info, Callbacks callbacks);
-
+    /// What the last two do with their listening sockets: two connections are served at once, peers
+    /// that fail `check` are closed. Paths begin with `prefix`, which ends with "/api/"; url() is
+    /// `url`.
+    [[nodiscard]] static std::unique_ptr<HostApi>
+    serve_listener(EventLoop& loop, UniqueFd listener, PeerCheck check, std::string prefix,
+                   std::string url, protocol::HostInfo info, Callbacks callbacks);
     HostApi(const HostApi&) = delete;
     HostApi& operator=(const HostApi&) = delete;
     ~HostApi();
@@ -57,4 +74,4 @@ private:
     std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace host_runner::hostapi
+} // namespace host_runner::hostapi

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// HTTP/1.1 in the small: what host API, guest API and the downloads of images need.
+/// HTTP/1.1 in the small: what host API and guest API need.
 /// cpp-httplib does the protocol; its types stay in src/net.
 
 #include <chrono>
@@ -17,9 +17,9 @@ namespace host_runner::net {
 
 struct HttpRequest {
     std::string method = "GET";
-    std::string path;   ///< Without the query, e.g. "/api/Notify".
-    std::string query;  ///< Without '?', e.g. "json".
-    std::map<std::string, std::string> headers;  ///< Names in lower case; the last one wins.
+    std::string path;                           ///< Without the query, e.g. "/api/Notify".
+    std::string query;                          ///< Without '?', e.g. "json".
+    std::map<std::string, std::string> headers; ///< Names in lower case; the last one wins.
     std::string body;
 };
 
@@ -37,9 +37,9 @@ using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
 struct HttpLimits {
     std::size_t max_header_bytes = 8 * 1024;
     std::size_t max_body_bytes = 64 * 1024;
-    std::chrono::milliseconds idle_timeout{0};           ///< Between two requests; 0 = for ever.
-    std::chrono::milliseconds request_timeout{10'000};   ///< From a request's first byte to its last.
-    std::chrono::milliseconds response_timeout{10'000};  ///< For writing one answer.
+    std::chrono::milliseconds idle_timeout{0};         ///< Between two requests; 0 = for ever.
+    std::chrono::milliseconds request_timeout{10'000}; ///< From a request's first byte to its last.
+    std::chrono::milliseconds response_timeout{10'000}; ///< For writing one answer.
 };
 
-}  // namespace host_runner::net
+} // namespace host_runner::net

@@ -26,7 +26,7 @@ using Connector = std::function<Result<UniqueFd>()>;
 [[nodiscard]] Connector connect_vsock(std::uint32_t cid, std::uint32_t port);
 
 struct RequestOptions {
-    std::chrono::milliseconds timeout{10'000};  ///< For the whole exchange.
+    std::chrono::milliseconds timeout{10'000}; ///< For the whole exchange.
     std::size_t max_body_bytes = 1 << 20;
     /// Called for each piece of the answer's body as it comes, in place of collecting it; return
     /// false to stop (the request then fails with ErrorCode::unavailable).
@@ -34,11 +34,12 @@ struct RequestOptions {
 };
 
 /// Sends the request, with a fresh `x-request-id`, and reads its answer. On streams that outlive a
-/// request (virtio-serial) leftovers of an earlier answer are dropped: pending input before the
-/// request is drained, and an answer with another id is skipped.
-/// @errors unavailable: refused, reset, closed early; timeout; corrupt_data: no HTTP or over the cap
+/// request (virtio-serial) leftovers of an earlier answer are dropped: everything up to the answer
+/// with this id is skipped.
+/// @errors unavailable: refused, reset, closed early; timeout; corrupt_data: no HTTP or over the
+/// cap
 [[nodiscard]] Result<HttpResponse> send_request(const Connector& connector,
                                                 const HttpRequest& request,
                                                 const RequestOptions& options = {});
 
-}  // namespace host_runner::net
+} // namespace host_runner::net

@@ -17,8 +17,7 @@ namespace host_runner::net {
 /// An answer of unknown length: the handler writes pieces, each goes out as one chunk at once.
 /// The writer returns false when the peer is gone.
 using ChunkWriter = std::function<bool(std::string_view bytes)>;
-using StreamingHandler =
-    std::function<void(const HttpRequest& request, const ChunkWriter& write)>;
+using StreamingHandler = std::function<void(const HttpRequest& request, const ChunkWriter& write)>;
 
 class HttpServer {
 public:
@@ -37,8 +36,9 @@ public:
     /// For a virtio-serial port in the guest a read of 0 bytes while the host stays connected is
     /// waited over: only POLLHUP (or 0 bytes from a socket) is an end.
     ///
-    /// A request header `x-request-id` is sent back unchanged in the answer, so that a client on a
-    /// stream without connection borders can drop what belongs to an earlier one.
+    /// A request header `x-request-id` (letters, digits and '-', at most 64) is sent back unchanged
+    /// in the answer, so that a client on a stream without connection borders can drop what belongs
+    /// to an earlier one.
     void serve(int fd);
 
     /// Makes every running serve() return soon. Thread-safe; the object stays unusable after it.
@@ -49,4 +49,4 @@ private:
     std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace host_runner::net
+} // namespace host_runner::net
