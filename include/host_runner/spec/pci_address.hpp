@@ -14,8 +14,8 @@ namespace host_runner::spec {
 struct PciAddress {
     std::uint16_t domain = 0;
     std::uint8_t bus = 0;
-    std::uint8_t device = 0;    ///< 0..31
-    std::uint8_t function = 0;  ///< 0..7
+    std::uint8_t device = 0;   ///< 0..31
+    std::uint8_t function = 0; ///< 0..7
     auto operator<=>(const PciAddress&) const = default;
 };
 
@@ -24,4 +24,4 @@ struct PciAddress {
 /// Always the full form: "0000:b8:00.0".
 [[nodiscard]] std::string format_pci_address(const PciAddress& address);
 
-}  // namespace host_runner::spec
+} // namespace host_runner::spec

@@ -16,8 +16,8 @@ enum class Protocol { tcp, udp };
 /// A host port forwarded to a port of the guest.
 struct PortMapping {
     Protocol protocol = Protocol::tcp;
-    std::string host_address = "127.0.0.1";  ///< A literal IPv4 address.
-    std::uint16_t host_port = 0;             ///< 0: the runner picks a free one.
+    std::string host_address = "127.0.0.1"; ///< A literal IPv4 address.
+    std::uint16_t host_port = 0;            ///< 0: the runner picks a free one.
     std::uint16_t guest_port = 0;
     bool operator==(const PortMapping&) const = default;
 };
@@ -33,4 +33,4 @@ struct PortMapping {
 /// address.
 [[nodiscard]] bool conflicts(const PortMapping& a, const PortMapping& b) noexcept;
 
-}  // namespace host_runner::spec
+} // namespace host_runner::spec

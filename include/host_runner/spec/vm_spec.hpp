@@ -30,9 +30,9 @@ enum class WaitFor { started, ready };
 
 /// Where QEMU reaches the quote generation service.
 struct QgsAddress {
-    std::uint32_t cid = 2;  ///< vsock; 2 is the host.
+    std::uint32_t cid = 2; ///< vsock; 2 is the host.
     std::uint32_t port = 4050;
-    std::string unix_path;  ///< Not empty: a unix socket instead.
+    std::string unix_path; ///< Not empty: a unix socket instead.
     bool operator==(const QgsAddress&) const = default;
 };
 /// "vsock:2:4050" or "unix:/path". @errors invalid_argument
@@ -60,7 +60,7 @@ struct Network {
 
 struct RestartRule {
     bool on_failure = false;
-    std::uint32_t max_restarts = 5;  ///< In a row; the count starts anew after 300 s up.
+    std::uint32_t max_restarts = 5; ///< In a row; the count starts anew after 300 s up.
     bool operator==(const RestartRule&) const = default;
 };
 /// "no", "on-failure", "on-failure:3". @errors invalid_argument
@@ -70,10 +70,10 @@ struct RestartRule {
 [[nodiscard]] Result<std::string> parse_instance_name(std::string_view text);
 
 struct VmSpec {
-    std::string name;                         ///< Empty: a temporary instance.
+    std::string name; ///< Empty: a temporary instance.
     std::string image_path;
-    std::optional<std::string> compose_path;  ///< nullopt: boots with no services.
-    std::string env_file;                     ///< Empty: none.
+    std::optional<std::string> compose_path; ///< nullopt: boots with no services.
+    std::string env_file;                    ///< Empty: none.
     std::uint32_t cpus = 12;
     std::uint64_t memory_bytes = 32 * gib;
     std::uint64_t disk_bytes = 500 * gib;
@@ -87,16 +87,16 @@ struct VmSpec {
     std::optional<QgsAddress> qgs;
     KeyProvider key_provider;
     Network network;
-    std::optional<bool> egress;  ///< nullopt: off for our image, on for dstack's.
+    std::optional<bool> egress; ///< nullopt: off for our image, on for dstack's.
     std::vector<std::uint16_t> host_services;
     std::string append;    ///< Added to the kernel command line; measured.
     bool firmware = false; ///< --tee none: boot through the image's firmware, not SeaBIOS.
     RestartRule restart;
-    std::chrono::milliseconds stop_timeout{0};  ///< 0: scaled with memory.
+    std::chrono::milliseconds stop_timeout{0}; ///< 0: scaled with memory.
 };
 
 /// Rules between the fields (ports without a user network, TCG with TDX, duplicates, ...).
 /// @errors invalid_argument; unsupported: an option whose work lies in a later release
 [[nodiscard]] Result<void> check_vm_spec(const VmSpec& spec);
 
-}  // namespace host_runner::spec
+} // namespace host_runner::spec
