@@ -2,6 +2,9 @@
 #pragma once
 
 /// QEMU's and KVM's messages as sentences with a remedy.
+///
+///     if (const auto known = diagnose(stderr_text))
+///         log::error("{} ({}): {}", known->meaning, known->remedy, known->raw_line);
 
 #include <optional>
 #include <string>
@@ -10,9 +13,9 @@
 namespace host_runner::qemu {
 
 struct Diagnosis {
-    std::string meaning;   ///< What it means, a sentence without final stop.
-    std::string remedy;    ///< What to do.
-    std::string raw_line;  ///< QEMU's own line.
+    std::string meaning;  ///< What it means, a sentence without final stop.
+    std::string remedy;   ///< What to do.
+    std::string raw_line; ///< QEMU's own line.
 };
 
 /// The first line of `stderr_text` that the table knows (warnings that mean nothing are skipped);
@@ -22,4 +25,4 @@ struct Diagnosis {
 /// The last non-empty line that is no ignorable warning; empty when there is none.
 [[nodiscard]] std::string last_relevant_line(std::string_view stderr_text);
 
-}  // namespace host_runner::qemu
+} // namespace host_runner::qemu

@@ -3,6 +3,12 @@
 
 /// Everything the command line of one QEMU depends on. VmSpec + image + host facts -> LaunchPlan;
 /// LaunchPlan + Capabilities -> argv, by a pure function.
+///
+///     HR_TRY(const auto argv, build_argv(plan, capabilities));
+///     log::debug("{}", shell_quote(argv));
+///
+/// The order of devices is ABI: it sets PCI slots, hence ACPI tables, RTMR0, the names /dev/vdX and
+/// the key that seals the data disk.
 
 #include <array>
 #include <cstdint>
@@ -23,9 +29,9 @@ enum class Accelerator { kvm, tcg };
 enum class ShareMode { none, plan9, disk };
 /// How guest and runner talk.
 enum class ChannelMode {
-    virtio_serial,  ///< Our own image: protocol::channel_ports.
-    vsock,          ///< dstack images: vhost-vsock with a claimed CID.
-    tcp,            ///< dstack images on hosts without vhost-vsock: no device at all.
+    virtio_serial, ///< Our own image: protocol::channel_ports.
+    vsock,         ///< dstack images: vhost-vsock with a claimed CID.
+    tcp,           ///< dstack images on hosts without vhost-vsock: no device at all.
 };
 
 struct NumaNode {
@@ -36,60 +42,72 @@ struct NumaNode {
 
 struct GpuDevice {
     spec::PciAddress address;
-    std::uint32_t numa_index = 0;  ///< Index into LaunchPlan::numa_nodes.
-    bool is_nvswitch = false;      ///< On pcie.0, after all GPUs.
+    std::uint32_t numa_index = 0; ///< Index into LaunchPlan::numa_nodes, when there are any.
+    bool is_nvswitch = false;     ///< On pcie.0, after all GPUs.
 };
 
 struct LaunchPlan {
     std::string instance_id;
-    std::string directory;  ///< Sockets, logs and disks of the instance; absolute.
+    std::string directory; ///< Sockets, logs and disks of the instance; absolute.
     spec::Tee tee = spec::Tee::tdx;
     Accelerator accelerator = Accelerator::kvm;
     image::Layout layout = image::Layout::c;
     image::Guest guest = image::Guest::host_runner;
     std::uint32_t cpus = 1;
-    std::uint64_t memory_bytes = 0;  ///< A multiple of 1 MiB.
+    std::uint64_t memory_bytes = 0; ///< A multiple of 1 MiB.
+    /// False: the guest may have more memory than the host (tee none without hugepages). Otherwise
+    /// Linux refuses QEMU a block larger than memory and swap together
+    /// (Documentation/mm/overcommit-accounting.rst, mode 0).
+    bool reserve_memory = true;
     std::string kernel, initrd;
-    std::optional<std::string> firmware;  ///< nullopt: SeaBIOS.
-    std::string command_line;             ///< The image's and what the user appended.
-    std::optional<std::string> rootfs;
-    std::string data_disk;   ///< qcow2
-    std::string share_path;  ///< Folder (plan9) or raw image (disk).
+    std::optional<std::string> firmware; ///< nullopt: SeaBIOS.
+    std::string command_line;            ///< The image's and what the user appended.
+    std::optional<std::string> rootfs;   ///< nullopt: an image that is all initrd.
+    std::string data_disk;               ///< qcow2
+    std::string share_path;              ///< Folder (plan9) or raw image (disk).
     ShareMode share = ShareMode::disk;
     bool share_read_only = true;
     ChannelMode channel = ChannelMode::virtio_serial;
     std::uint32_t vsock_cid = 0;
-    int vsock_fd = -1;  ///< The descriptor's number in QEMU.
+    /// The number of the claimed /dev/vhost-vsock in QEMU; -1: QEMU opens the device itself, as a
+    /// command line printed for a shell must.
+    int vsock_fd = -1;
     spec::Network network;
     bool egress = false;
-    std::vector<spec::PortMapping> ports;  ///< Host ports all settled.
-    std::string mac;                       ///< Layout C; else empty.
-    std::vector<NumaNode> numa_nodes;      ///< Empty: plain -m.
-    std::string hugepage_path;             ///< Empty: none.
+    /// Host ports all settled before a start: of a 0 QEMU takes a port that only its monitor shows.
+    std::vector<spec::PortMapping> ports;
+    std::string mac; ///< Layout C; else empty.
+    /// Sorted by host node. Only together with hugepage_path; empty: plain -m.
+    std::vector<NumaNode> numa_nodes;
+    std::string hugepage_path; ///< A mounted hugetlbfs. Empty: none.
     std::vector<GpuDevice> gpus;
     std::optional<std::uint64_t> pci_hole64_bytes;
     bool pci_hotplug_off = false;
     std::optional<std::array<std::uint8_t, 48>> mr_config_id;
     std::optional<spec::QgsAddress> qgs;
-    /// -sandbox and -run-with: hardening that the fixed layouts of dstack do not name and that is
+    /// -sandbox and its like: hardening that the fixed layouts of dstack do not name and that is
     /// not measured. Off only in goldens that quote dstack's command line.
     bool sandbox = true;
 };
 
-/// The MAC address of the instance's n-th network card (dstack's rule, checked with id "demo").
+/// The MAC address of the instance's n-th network card: the first six bytes of the SHA-256 of the
+/// id ("ID:n" for n > 0), made a locally administered unicast address.
+/// Source: Dstack-TEE/dstack@312dc605 dstack/vmm/src/app/qemu.rs
 [[nodiscard]] std::string mac_address(const std::string& instance_id, unsigned index);
 
 /// MRCONFIGID form V1: 0x01, the compose hash, 15 zero bytes.
+/// Source: Dstack-TEE/dstack v0.5.2, dstack-types mr_config.rs
 [[nodiscard]] std::array<std::uint8_t, 48>
 mr_config_id_v1(const std::array<std::uint8_t, 32>& compose_hash);
 
 /// The whole command line, argv[0] included. Pure: no file is looked at.
-/// @errors unsupported: the plan needs what `capabilities` lacks (TDX, iommufd, JSON);
-///         invalid_argument: a path too long for a unix socket (107 bytes)
+/// @errors unsupported: the plan needs what `capabilities` lacks (TDX, iommufd, vsock, 9p, JSON),
+///         or a network that is not there yet; invalid_argument: fields that do not go together, a
+///         path too long for a unix socket (107 bytes)
 [[nodiscard]] Result<std::vector<std::string>> build_argv(const LaunchPlan& plan,
                                                           const Capabilities& capabilities);
 
 /// As a line that a POSIX shell runs unchanged.
 [[nodiscard]] std::string shell_quote(const std::vector<std::string>& argv);
 
-}  // namespace host_runner::qemu
+} // namespace host_runner::qemu
