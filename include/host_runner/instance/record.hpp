@@ -4,6 +4,7 @@
 /// instance.json: what is fixed for one run of an instance, and how it ended. Whether it runs is
 /// never stored; the registry derives it.
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,39 +20,39 @@ namespace host_runner::instance {
 
 /// Why an instance is no longer running.
 enum class EndReason {
-    guest_shutdown,   ///< The guest powered off by itself.
-    stop_requested,   ///< `stop`, SIGINT or SIGTERM, and the guest or QEMU followed.
-    killed_by_force,  ///< ... and QEMU had to be killed.
+    guest_shutdown,  ///< The guest powered off by itself.
+    stop_requested,  ///< `stop`, SIGINT or SIGTERM, and the guest or QEMU followed.
+    killed_by_force, ///< ... and QEMU had to be killed.
     guest_reset,
     guest_panic,
     guest_boot_error,
     qemu_start_failed,
     qemu_died,
-    start_failed,     ///< Before QEMU: a port, a disk, a file.
-    runner_died,      ///< Never stored: derived when the lock is free and no end is recorded.
+    start_failed, ///< Before QEMU: a port, a disk, a file.
+    runner_died,  ///< Never stored: derived when the lock is free and no end is recorded.
 };
 [[nodiscard]] std::string_view to_string(EndReason reason) noexcept;
 
 struct End {
-    std::int64_t time_ms = 0;  ///< Unix time.
+    std::int64_t time_ms = 0; ///< Unix time; 0: unknown (runner_died).
     EndReason reason = EndReason::guest_shutdown;
     ExitCode exit_code = ExitCode::success;
-    std::string detail;        ///< QEMU's or the guest's own words; may be empty.
+    std::string detail; ///< QEMU's or the guest's own words; may be empty.
 };
 
 struct Record {
-    std::string id;    ///< 12 lower-case hex digits.
-    std::string name;  ///< Empty: temporary.
+    std::string id;   ///< 12 lower-case hex digits.
+    std::string name; ///< Empty: temporary.
     std::int64_t created_ms = 0;
-    std::int64_t started_ms = 0;  ///< Of the latest run.
+    std::int64_t started_ms = 0; ///< Of the latest run.
     std::string image_directory, image_name, os_image_hash;
-    std::string tee, accelerator;  ///< As in the command line's words.
+    std::string tee, accelerator; ///< As in the command line's words.
     std::uint32_t cpus = 0;
     std::uint64_t memory_bytes = 0, disk_bytes = 0;
     std::vector<spec::PortMapping> ports;
-    std::uint32_t vsock_cid = 0;   ///< 0: none.
-    std::string compose_path;      ///< Empty: none.
-    std::string compose_hash;      ///< Hex, of app-compose.json.
+    std::uint32_t vsock_cid = 0; ///< 0: none.
+    std::string compose_path;    ///< Empty: none.
+    std::string compose_hash;    ///< Hex, of app-compose.json.
     std::string kernel_command_line;
     std::string qemu_path, qemu_version;
     std::vector<std::string> argv;
@@ -62,8 +63,15 @@ struct Record {
     std::optional<End> end;
 };
 
+/// A larger file is no record of ours: argv is the longest part.
+inline constexpr std::size_t max_record_bytes = 256 * 1024;
+
+/// 12 lower-case hex digits.
+[[nodiscard]] bool is_instance_id(std::string_view text) noexcept;
+
+/// One line of JSON with `schema_version`.
 [[nodiscard]] std::string encode_record(const Record& record);
 /// @errors corrupt_data
 [[nodiscard]] Result<Record> decode_record(std::string_view json);
 
-}  // namespace host_runner::instance
+} // namespace host_runner::instance

@@ -24,16 +24,16 @@ namespace host_runner::instance {
 struct InstancePaths {
     explicit InstancePaths(std::string instance_directory);
     std::string directory;
-    [[nodiscard]] std::string record() const;       ///< instance.json
+    [[nodiscard]] std::string record() const; ///< instance.json
     [[nodiscard]] std::string lock() const;
-    [[nodiscard]] std::string app() const;          ///< Files for the guest.
+    [[nodiscard]] std::string app() const; ///< Files for the guest.
     [[nodiscard]] std::string share_image() const;
-    [[nodiscard]] std::string data_disk() const;    ///< disk.qcow2
+    [[nodiscard]] std::string data_disk() const; ///< disk.qcow2
     [[nodiscard]] std::string instance_info() const;
     [[nodiscard]] std::string qmp_socket() const;
     [[nodiscard]] std::string control_socket() const;
     [[nodiscard]] std::string console_socket() const;
-    [[nodiscard]] std::string channel_socket(unsigned port) const;  ///< ch<n>.sock
+    [[nodiscard]] std::string channel_socket(unsigned port) const; ///< ch<n>.sock
     [[nodiscard]] std::string serial_log() const;
     [[nodiscard]] std::string events_log() const;
 };
@@ -45,8 +45,8 @@ enum class State { starting, running, stopping, stopped, failed };
 struct Instance {
     Record record;
     State state = State::stopped;
-    std::optional<LiveStatus> live;  ///< The runner's own answer; nullopt when none runs or answers.
-    std::optional<End> end;          ///< Set when none runs (runner_died when none was recorded).
+    std::optional<LiveStatus> live; ///< The runner's own answer; nullopt when none runs or answers.
+    std::optional<End> end;         ///< Set when none runs (runner_died when none was recorded).
 };
 
 class Registry {
@@ -77,4 +77,4 @@ private:
     std::string root_;
 };
 
-}  // namespace host_runner::instance
+} // namespace host_runner::instance

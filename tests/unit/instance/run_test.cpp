@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host_runner/instance/run.hpp"
+
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "fakes/image_directory.hpp"
+#include "fakes/tiny_kernel.hpp"
+#include "host_runner/base/files.hpp"
+#include "host_runner/base/units.hpp"
+#include "host_runner/instance/registry.hpp"
+
+namespace host_runner::instance {
+namespace {
+
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using tests::TinyGuest;
+
+using Kind = RunEvent::Kind;
+
+/// Whole runs with the installed QEMU and a guest of a few instructions.
+class RunTest : public testing::Test {
+protected:
+    RunTest() : image_("native") {
+        ::setenv("HOST_RUNNER_HOME", (folder_ / "state").c_str(),
+                 1); // NOLINT(concurrency-mt-unsafe)
+        std::filesystem::create_directory(folder_ / "cwd");
+        std::filesystem::current_path(folder_ / "cwd");
+        image_.metadata["guest"] = R"("host-runner")";
+        image_.metadata["cmdline"] = R"("tiny")";
+        image_.metadata.erase("rootfs");
+        image_.metadata.erase("bios");
+        image_.summed = {"bzImage", "initramfs.cpio.gz", "metadata.json"};
+        guest_is(TinyGuest::powers_off);
+        spec.image_path = image_.path();
+        spec.tee = spec::Tee::none;
+        spec.accelerator = spec::AcceleratorChoice::tcg;
+        spec.cpus = 1;
+        spec.memory_bytes = 64 * mib;
+        spec.disk_bytes = 1 * gib;
+    }
+    ~RunTest() override {
+        std::filesystem::current_path("/");
+    }
+    void SetUp() override {
+        if (std::system("command -v qemu-system-x86_64 >/dev/null") != 0) // NOLINT(cert-env33-c)
+            GTEST_SKIP() << "qemu-system-x86_64 is not installed";
+    }
+
+    void guest_is(TinyGuest guest) {
+        image_.write("bzImage", tests::tiny_kernel(guest));
+        image_.seal();
+    }
+    Result<RunOutcome> run() {
+        return run_instance(spec, [this](const RunEvent& event) {
+            events_.push_back(event);
+            if (on_event_)
+                on_event_(event);
+        });
+    }
+    std::vector<std::string> texts(Kind kind) const {
+        std::vector<std::string> result;
+        for (const auto& event : events_)
+            if (event.kind == kind)
+                result.push_back(event.text);
+        return result;
+    }
+    std::vector<std::string> instances() const {
+        return list_directory(folder_ / "state/instances").value_or(std::vector<std::string>{});
+    }
+    std::vector<std::string> files_of(const std::string& id) const {
+        return list_directory(folder_ / "state/instances/" + id)
+            .value_or(std::vector<std::string>{});
+    }
+
+    /// Those that run in this test's state folder.
+    [[nodiscard]] std::size_t qemu_processes() const {
+        std::size_t count = 0;
+        for (const auto& entry : list_directory("/proc").value_or(std::vector<std::string>{})) {
+            const auto line = read_file("/proc/" + entry + "/cmdline", 1 << 20).value_or("");
+            if (line.find("qemu-system") != std::string::npos &&
+                line.find(folder_.path()) != std::string::npos)
+                ++count;
+        }
+        return count;
+    }
+    /// For what the kernel does without telling us: within 10 s.
+    static bool becomes_true(const std::function<bool()>& condition) {
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+        while (!condition()) {
+            if (std::chrono::steady_clock::now() > deadline)
+                return false;
+            ::sched_yield();
+        }
+        return true;
+    }
+
+    const tests::TemporaryDirectory folder_;
+    tests::ImageDirectory image_;
+    spec::VmSpec spec;
+    std::vector<RunEvent> events_;
+    std::function<void(const RunEvent&)> on_event_;
+};
+
+TEST_F(RunTest, ends_with_its_guest_and_leaves_record_and_logs) {
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::guest_shutdown) << outcome->end.detail;
+    EXPECT_EQ(outcome->end.exit_code, ExitCode::success);
+    EXPECT_THAT(texts(Kind::created), ElementsAre(outcome->id));
+    EXPECT_EQ(texts(Kind::started).size(), 1U);
+    EXPECT_THAT(files_of(outcome->id),
+                ElementsAre("events.jsonl", "instance.json", "lock", "qemu_stderr.log",
+                            "qemu_stdout.log", "serial.log"));
+    const auto record = Registry(folder_ / "state").find(outcome->id);
+    ASSERT_TRUE(record) << record.error().describe();
+    EXPECT_EQ(record->state, State::stopped);
+    EXPECT_EQ(record->record.tee, "none");
+    EXPECT_EQ(record->record.accelerator, "tcg");
+    EXPECT_THAT(record->record.argv, Contains("-kernel"));
+}
+
+TEST_F(RunTest, tells_a_guest_that_resets_itself) {
+    guest_is(TinyGuest::resets);
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::guest_reset);
+    EXPECT_EQ(outcome->end.exit_code, ExitCode::guest_reset);
+}
+
+TEST_F(RunTest, stops_on_sigterm) {
+    guest_is(TinyGuest::waits);
+    on_event_ = [](const RunEvent& event) {
+        if (event.kind == Kind::started)
+            ::kill(::getpid(), SIGTERM);
+    };
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::stop_requested);
+    EXPECT_EQ(outcome->end.exit_code, ExitCode::success);
+    EXPECT_THAT(texts(Kind::stop_step), ElementsAre("QMP quit"));
+}
+
+TEST_F(RunTest, reports_a_killed_qemu) {
+    guest_is(TinyGuest::waits);
+    on_event_ = [](const RunEvent& event) {
+        if (event.kind == Kind::started)
+            ::kill(std::stoi(event.text), SIGKILL);
+    };
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::qemu_died);
+    EXPECT_THAT(outcome->end.detail, HasSubstr("signal 9"));
+}
+
+TEST_F(RunTest, keeps_disk_and_identity_of_a_named_instance) {
+    spec.name = "keeper";
+    const auto first = run();
+    ASSERT_TRUE(first) << first.error().describe();
+    EXPECT_THAT(files_of(first->id), Contains("disk.qcow2"));
+    EXPECT_THAT(files_of(first->id), Not(Contains("share.img")));
+    const auto second = run();
+    ASSERT_TRUE(second) << second.error().describe();
+    EXPECT_EQ(second->id, first->id);
+}
+
+TEST_F(RunTest, shows_the_qemu_logs_in_the_current_folder) {
+    ASSERT_TRUE(run());
+    EXPECT_THAT(read_file(folder_ / "cwd/qemu_stderr.log", 4096).value_or(""),
+                HasSubstr("===== boot @ "));
+}
+
+TEST_F(RunTest, picks_a_free_port_for_zero_and_says_which) {
+    spec.ports = {{spec::Protocol::tcp, "127.0.0.1", 0, 80}};
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    ASSERT_EQ(texts(Kind::port).size(), 1U);
+    EXPECT_THAT(texts(Kind::port)[0], Not(HasSubstr(":0:")));
+}
+
+TEST_F(RunTest, refuses_a_taken_port_and_leaves_nothing) {
+    const UniqueFd holder(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    ASSERT_EQ(::bind(holder.get(), reinterpret_cast<const sockaddr*>(&address), size), 0);
+    ASSERT_EQ(::listen(holder.get(), 1), 0);
+    ASSERT_EQ(::getsockname(holder.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+    spec.ports = {{spec::Protocol::tcp, "127.0.0.1", ntohs(address.sin_port), 80}};
+    const auto outcome = run();
+    ASSERT_FALSE(outcome);
+    EXPECT_EQ(outcome.error().code, ErrorCode::already_exists);
+    EXPECT_THAT(outcome.error().message, HasSubstr(std::to_string(ntohs(address.sin_port))));
+    EXPECT_THAT(instances(), IsEmpty());
+    EXPECT_THAT(list_directory(folder_ / "cwd").value(), IsEmpty());
+}
+
+TEST_F(RunTest, refuses_tdx_on_a_host_without_it_before_taking_anything) {
+    if (path_exists("/sys/module/kvm_intel/parameters/tdx"))
+        GTEST_SKIP() << "this host may have TDX";
+    spec.tee = spec::Tee::tdx;
+    spec.accelerator = spec::AcceleratorChoice::automatic;
+    const auto outcome = run();
+    ASSERT_FALSE(outcome);
+    EXPECT_EQ(outcome.error().code, ErrorCode::unsupported);
+    EXPECT_THAT(outcome.error().describe(), HasSubstr("--tee none"));
+    EXPECT_FALSE(path_exists(folder_ / "state"));
+}
+
+TEST_F(RunTest, reports_a_qemu_that_refuses_to_start) {
+    image_.write("bzImage", "no kernel");
+    image_.seal();
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::qemu_start_failed);
+    EXPECT_EQ(outcome->end.exit_code, ExitCode::qemu_start_failed);
+    EXPECT_THAT(outcome->end.detail, HasSubstr("kernel"));
+}
+
+TEST_F(RunTest, clears_up_after_a_runner_that_was_killed) {
+    const auto dead = run();
+    ASSERT_TRUE(dead) << dead.error().describe();
+    const InstancePaths paths(folder_ / "state/instances/" + dead->id);
+    ASSERT_TRUE(write_file_atomic(paths.data_disk(), "left behind"));
+    ASSERT_TRUE(write_file_atomic(paths.share_image(), "left behind"));
+    ASSERT_TRUE(run());
+    EXPECT_THAT(files_of(dead->id), Not(Contains("disk.qcow2")));
+    EXPECT_THAT(files_of(dead->id), Not(Contains("share.img")));
+    EXPECT_THAT(files_of(dead->id), Contains("instance.json"));
+}
+
+TEST_F(RunTest, writes_its_events_down) {
+    const auto outcome = run();
+    ASSERT_TRUE(outcome);
+    const auto text =
+        read_file(folder_ / "state/instances/" + outcome->id + "/events.jsonl", 1 << 20).value();
+    EXPECT_THAT(text, HasSubstr(R"("kind":"started")"));
+    EXPECT_THAT(text, HasSubstr(R"("kind":"ended")"));
+}
+
+TEST_F(RunTest, restarts_a_failed_guest_with_the_same_id_and_port) {
+    guest_is(TinyGuest::resets);
+    spec.restart = {true, 1};
+    spec.ports = {{spec::Protocol::tcp, "127.0.0.1", 0, 80}};
+    on_event_ = [](const RunEvent& event) {
+        if (event.kind == Kind::restart)
+            ::kill(::getpid(), SIGINT); // five seconds are too long for a test
+    };
+    const auto outcome = run();
+    ASSERT_TRUE(outcome);
+    EXPECT_EQ(texts(Kind::restart).size(), 1U);
+    EXPECT_EQ(outcome->end.reason, EndReason::stop_requested);
+}
+
+class KilledRunTest : public RunTest, public testing::WithParamInterface<Kind> {};
+
+TEST_P(KilledRunTest, takes_qemu_with_it_and_is_no_hindrance) {
+    guest_is(TinyGuest::waits);
+    std::array<int, 2> fds{};
+    ASSERT_EQ(::pipe2(fds.data(), O_CLOEXEC), 0);
+    UniqueFd reader(fds[0]);
+    UniqueFd writer(fds[1]);
+    const pid_t runner = ::fork();
+    ASSERT_GE(runner, 0);
+    if (runner == 0) {
+        on_event_ = [&](const RunEvent& event) {
+            if (event.kind == Kind::started && GetParam() == Kind::stop_step)
+                ::kill(::getpid(), SIGTERM);
+            if (event.kind != GetParam())
+                return;
+            static_cast<void>(write_all(writer.get(), "x"));
+            for (;;)
+                ::pause();
+        };
+        static_cast<void>(run());
+        ::_exit(0);
+    }
+    writer.reset();
+    char byte = 0;
+    ASSERT_EQ(::read(reader.get(), &byte, 1), 1) << "the run never came so far";
+    const auto ids = instances();
+    ASSERT_EQ(ids.size(), 1U);
+    ::kill(runner, SIGKILL);
+    ASSERT_EQ(::waitpid(runner, nullptr, 0), runner);
+
+    const Registry registry(folder_ / "state");
+    const auto dead = registry.find(ids[0]);
+    ASSERT_TRUE(dead) << dead.error().describe();
+    EXPECT_EQ(dead->state, State::failed);
+    ASSERT_TRUE(dead->end);
+    EXPECT_EQ(dead->end->reason, EndReason::runner_died);
+    EXPECT_TRUE(becomes_true([&] { return qemu_processes() == 0; }));
+    guest_is(TinyGuest::powers_off);
+    on_event_ = nullptr;
+    const auto next = run();
+    ASSERT_TRUE(next) << next.error().describe();
+    EXPECT_EQ(next->end.reason, EndReason::guest_shutdown);
+    EXPECT_THAT(files_of(ids[0]), Not(Contains("disk.qcow2")));
+    EXPECT_TRUE(registry.remove(*dead));
+}
+
+INSTANTIATE_TEST_SUITE_P(AtStage, KilledRunTest,
+                         testing::Values(Kind::created, Kind::started, Kind::stop_step),
+                         [](const auto& stage) { return std::string(to_string(stage.param)); });
+
+TEST_F(RunTest, dry_run_shows_the_command_and_leaves_nothing) {
+    spec.ports = {{spec::Protocol::tcp, "127.0.0.1", 0, 80}};
+    const auto shown = dry_run(spec);
+    ASSERT_TRUE(shown) << shown.error().describe();
+    EXPECT_THAT(shown->argv.front(), HasSubstr("qemu-system-x86_64"));
+    EXPECT_EQ(nlohmann::json::parse(shown->plan_json)["argv"], nlohmann::json(shown->argv));
+    EXPECT_FALSE(path_exists(folder_ / "state"));
+    EXPECT_THAT(list_directory(folder_ / "cwd").value(), IsEmpty());
+}
+
+TEST_F(RunTest, dry_run_shows_a_tdx_command_also_where_run_would_refuse_it) {
+    if (path_exists("/sys/module/kvm_intel/parameters/tdx"))
+        GTEST_SKIP() << "this host may have TDX";
+    image_.metadata["bios"] = R"("ovmf.fd")";
+    image_.summed.insert(image_.summed.begin(), "ovmf.fd");
+    image_.seal();
+    spec.tee = spec::Tee::tdx;
+    spec.accelerator = spec::AcceleratorChoice::automatic;
+    const auto shown = dry_run(spec);
+    ASSERT_TRUE(shown) << shown.error().describe();
+    EXPECT_THAT(shown->argv, Contains(HasSubstr("tdx-guest")));
+    EXPECT_THAT(shown->warnings, Contains(HasSubstr("run would refuse")));
+}
+
+} // namespace
+} // namespace host_runner::instance
