@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <iostream>
+#include <string>
+
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <openssl/crypto.h>
+
+#include "host_runner/agent/boot.hpp"
+#include "host_runner/agent/init.hpp"
+#include "host_runner/agent/service_launch.hpp"
+#include "host_runner/base/exit_code.hpp"
+#include "host_runner/base/version.hpp"
+
+int main(int argc, char** argv) {
+    using namespace host_runner;
+    // The path that the kernel executed (getauxval(3)): known without /proc.
+    const std::string program =
+        reinterpret_cast<const char*>(::getauxval(AT_EXECFN)); // NOLINT: an address by contract
+    if (::getpid() == 1)
+        agent::run_init(program);
+
+    CLI::App app(
+        "Runs inside a host_runner VM: as PID 1 it boots the guest, starts the services of "
+        "the compose file and answers its runner",
+        "guest_agent");
+    app.set_version_flag("--version", fmt::format("guest_agent {} (OpenSSL {})", version,
+                                                  OpenSSL_version(OPENSSL_VERSION_STRING)));
+    app.require_subcommand(1);
+    auto* boot = app.add_subcommand("boot", "The agent proper; PID 1 starts it");
+    auto* launch = app.add_subcommand("launch", "Becomes a service's program; the agent starts it");
+    std::string request;
+    launch->add_option("REQUEST", request, "What to run and how, as JSON")->required();
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        const int code = app.exit(error);
+        return code == 0 ? 0 : static_cast<int>(ExitCode::usage);
+    }
+    if (boot->parsed())
+        return agent::run_agent({}, program);
+    const auto decoded = agent::decode_launch_request(request);
+    if (!decoded) {
+        std::cerr << "guest_agent: " << decoded.error().describe() << '\n';
+        return static_cast<int>(ExitCode::usage);
+    }
+    return agent::launch_service(*decoded);
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host_runner/instance/run.hpp"
+
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "detach.hpp"
+#include "host_runner/base/files.hpp"
+#include "host_runner/base/log.hpp"
+#include "host_runner/cli/run_view.hpp"
+#include "host_runner/cli/vm_options.hpp"
+#include "host_runner/qemu/launch_plan.hpp"
+#include "terminal.hpp"
+#include "verbs.hpp"
+
+namespace host_runner::cli {
+
+namespace {
+
+bool wants_json(const Context& context) {
+    return context.settings.text("output") == "json";
+}
+
+/// A reader that went away must not end the VM: what cannot be written is dropped. The events are
+/// in events.jsonl too.
+Sinks standard_sinks() {
+    return {[](std::string_view text) { static_cast<void>(print_out(text)); },
+            [](std::string_view text) {
+                print_err(text);
+            }};
+}
+
+std::unique_ptr<RunView> make_view(const Context& context) {
+    if (wants_json(context))
+        return make_json_view(standard_sinks());
+    if (::isatty(STDOUT_FILENO) == 1)
+        return make_live_view(standard_sinks(), terminal_columns(STDOUT_FILENO));
+    return make_plain_view(standard_sinks());
+}
+
+VerbResult show_dry_run(const Context& context, const spec::VmSpec& spec) {
+    HR_TRY(const auto dry, instance::dry_run(spec));
+    if (wants_json(context)) {
+        HR_CHECK(print_out(dry.plan_json + "\n"));
+        return to_int(ExitCode::success);
+    }
+    for (const auto& warning : dry.warnings)
+        print_err(fmt::format("warning: {}\n", warning));
+    HR_CHECK(print_out(qemu::shell_quote(dry.argv) + "\n"));
+    return to_int(ExitCode::success);
+}
+
+VerbResult supervise(const Context& context, const spec::VmSpec& spec, RunView& view) {
+    HR_TRY(const auto level, context.settings.parsed("log-level", log::parse_level));
+    HR_TRY(const auto outcome, instance::run_instance(spec, [&](const instance::RunEvent& event) {
+               if (event.kind == instance::RunEvent::Kind::created)
+                   log::set_up(level, event.text); // from here on each line names the instance
+               view.on_event(event);
+           }));
+    view.on_outcome(outcome);
+    if (wants_json(context) && outcome.end.exit_code != ExitCode::success)
+        print_err(
+            fmt::format("host_runner: VM {} ended: {}\n", outcome.id, describe_end(outcome.end)));
+    return to_int(outcome.end.exit_code);
+}
+
+} // namespace
+
+VerbResult run_verb_run(const Context& context) {
+    if (!context.settings.is_on("dry-run") && !context.settings.is_on("detach")) {
+        const auto view = make_view(context);
+        auto result = make_vm_spec(context.settings).and_then([&](const spec::VmSpec& spec) {
+            return supervise(context, spec, *view);
+        });
+        if (!result)
+            view->on_error(result.error());
+        return result;
+    }
+    HR_TRY(const auto spec, make_vm_spec(context.settings));
+    if (context.settings.is_on("dry-run"))
+        return show_dry_run(context, spec);
+    return run_detached(context);
+}
+
+} // namespace host_runner::cli
