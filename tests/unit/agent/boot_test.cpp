@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host_runner/agent/boot.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include "fakes/temporary_directory.hpp"
+#include "host_runner/base/files.hpp"
+
+namespace host_runner::agent {
+namespace {
+
+using testing::Contains;
+using testing::HasSubstr;
+
+class PrepareServices : public testing::Test {
+protected:
+    void SetUp() override {
+        // The test's own ids, so that giving folders away works without root.
+        ASSERT_TRUE(
+            write_file_atomic(folder / "passwd", fmt::format("me:x:{}:{}::/home/me:/bin/sh\n",
+                                                             ::getuid(), ::getgid())));
+        ASSERT_TRUE(write_file_atomic(folder / "group", ""));
+        paths.passwd = folder / "passwd";
+        paths.group = folder / "group";
+        paths.data = folder / "data";
+        paths.state = folder / "run";
+        protocol::AppService service;
+        service.name = "web";
+        service.command = {"httpd"};
+        service.user = "me";
+        app.services = {service};
+        app.volumes = {"store"};
+        app.files = {{"./conf", std::string(64, 'a'), 1}};
+    }
+    protocol::AppService& web() {
+        return app.services.front();
+    }
+    tests::TemporaryDirectory folder;
+    GuestPaths paths;
+    protocol::AppCompose app;
+};
+
+TEST_F(PrepareServices, gives_a_sane_environment_that_the_compose_file_may_override) {
+    web().environment = {{"PATH", "/own"}, {"GREETING", "hello"}};
+    const auto prepared = prepare_services(app, paths, true);
+    ASSERT_TRUE(prepared) << prepared.error().describe();
+    EXPECT_THAT(prepared->front().environment,
+                testing::UnorderedElementsAre("PATH=/own", "GREETING=hello", "HOME=/home/me"));
+    web().environment.clear();
+    EXPECT_THAT(prepare_services(app, paths, true)->front().environment,
+                Contains(fmt::format("PATH={}", service_path)));
+}
+
+TEST_F(PrepareServices, starts_in_the_root_unless_told_otherwise) {
+    EXPECT_EQ(prepare_services(app, paths, true)->front().launch.working_directory, "/");
+    web().working_directory = "/srv";
+    EXPECT_EQ(prepare_services(app, paths, true)->front().launch.working_directory, "/srv");
+}
+
+TEST_F(PrepareServices, makes_the_folder_of_a_volume) {
+    web().mounts = {{"store", "/data", false, false}};
+    const auto prepared = prepare_services(app, paths, true);
+    ASSERT_TRUE(prepared) << prepared.error().describe();
+    const auto& mount = prepared->front().launch.mounts.at(0);
+    EXPECT_EQ(mount.source, folder / "data/volumes/store");
+    EXPECT_FALSE(mount.read_only);
+    struct stat status {};
+    ASSERT_EQ(::stat(mount.source.c_str(), &status), 0);
+    EXPECT_EQ(status.st_uid, ::getuid());
+}
+
+TEST_F(PrepareServices, mounts_delivered_files_read_only_whatever_was_asked) {
+    web().mounts = {{"./conf", "/etc/conf", false, true}};
+    const auto prepared = prepare_services(app, paths, false);
+    ASSERT_TRUE(prepared);
+    const auto& mount = prepared->front().launch.mounts.at(0);
+    EXPECT_EQ(mount.source, folder / ("run/share/files/" + std::string(64, 'a')));
+    EXPECT_TRUE(mount.read_only);
+    EXPECT_TRUE(mount.is_file);
+}
+
+TEST_F(PrepareServices, needs_a_data_disk_for_a_volume) {
+    web().mounts = {{"store", "/data", false, false}};
+    const auto prepared = prepare_services(app, paths, false);
+    ASSERT_FALSE(prepared);
+    EXPECT_EQ(prepared.error().code, ErrorCode::wrong_state);
+    EXPECT_THAT(prepared.error().message, HasSubstr("store"));
+}
+
+TEST_F(PrepareServices, names_the_service_whose_user_is_unknown) {
+    web().user = "nobody-here";
+    const auto prepared = prepare_services(app, paths, true);
+    ASSERT_FALSE(prepared);
+    EXPECT_THAT(prepared.error().message, HasSubstr("web"));
+    EXPECT_THAT(prepared.error().message, HasSubstr("nobody-here"));
+}
+
+} // namespace
+} // namespace host_runner::agent
