@@ -50,6 +50,9 @@ Result<void> settle_memory(const PlanInput& input, Plan& plan) {
     HR_TRY(const auto warning, host::assess_memory(memory, input.host.memory, input.spec.tee));
     if (warning)
         plan.warnings.push_back(*warning);
+    // With its memory reserved QEMU would not even start where the host has less: Linux refuses an
+    // obvious overcommitment (vm.overcommit_memory 0). A TD's memory is not of this kind.
+    plan.launch.reserve_memory = input.spec.tee == spec::Tee::tdx || !warning;
     return {};
 }
 

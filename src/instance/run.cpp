@@ -640,8 +640,10 @@ Result<DryRun> dry_run(const spec::VmSpec& spec) {
     const std::string id(placeholder_id);
     HR_TRY(auto plan, plan_launch({spec, known.image, known.files, known.host, id,
                                    registry.paths(id).directory}));
-    if (plan.launch.channel == qemu::ChannelMode::vsock)
+    if (plan.launch.channel == qemu::ChannelMode::vsock) {
         plan.launch.vsock_cid = host::first_guest_cid;
+        plan.launch.vsock_fd = -1; // no shell holds the claimed descriptor: QEMU opens its own
+    }
     // The command line is worth seeing on a machine that cannot run it.
     const auto refuse = [&](const Error& error) {
         plan.warnings.push_back(fmt::format("run would refuse this here: {}", error.describe()));
