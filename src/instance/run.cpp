@@ -637,6 +637,16 @@ Result<DryRun> dry_run(const spec::VmSpec& spec) {
     const Registry registry(state);
     ForkExecLauncher launcher;
     HR_TRY(auto known, survey(spec, launcher, {}));
+    // The command line is worth seeing on a machine that cannot run it.
+    std::vector<std::string> refusals;
+    const auto refuse = [&](const Error& error) {
+        refusals.push_back(fmt::format("run would refuse this here: {}", error.describe()));
+    };
+    if (const auto fits = host::assess_memory(spec.memory_bytes, known.host.memory, spec.tee);
+        !fits) {
+        refuse(fits.error());
+        known.host.memory = {spec.memory_bytes, spec.memory_bytes};
+    }
     const std::string id(placeholder_id);
     HR_TRY(auto plan, plan_launch({spec, known.image, known.files, known.host, id,
                                    registry.paths(id).directory}));
@@ -644,10 +654,6 @@ Result<DryRun> dry_run(const spec::VmSpec& spec) {
         plan.launch.vsock_cid = host::first_guest_cid;
         plan.launch.vsock_fd = -1; // no shell holds the claimed descriptor: QEMU opens its own
     }
-    // The command line is worth seeing on a machine that cannot run it.
-    const auto refuse = [&](const Error& error) {
-        plan.warnings.push_back(fmt::format("run would refuse this here: {}", error.describe()));
-    };
     if (spec.tee == spec::Tee::tdx) {
         if (const auto usable = host::check_tdx(); !usable)
             refuse(usable.error());
@@ -657,6 +663,7 @@ Result<DryRun> dry_run(const spec::VmSpec& spec) {
             known.capabilities.tdx_quote_socket = true;
         }
     }
+    plan.warnings.insert(plan.warnings.end(), refusals.begin(), refusals.end());
     DryRun result;
     HR_TRY(result.argv, qemu::build_argv(plan.launch, known.capabilities));
     result.plan_json = encode_plan(plan, result.argv, known.files);
