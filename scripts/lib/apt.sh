@@ -64,6 +64,8 @@ apt_root_make() {
         # How the host reaches the network. The other settings stay out: its hooks (Post-Invoke) would run on the host.
         apt-config dump | grep -E '^Acquire::' |
             grep -vE '^Acquire::(IndexTargets|CompressionTypes|Languages|AllowInsecure|AllowWeak|AllowDowngrade)' || true
+        # Check-Valid-Until off: a mirror that lags gives lists past their date, and what is fetched by them is checked
+        # against a committed SHA-256 anyway.
         # Dir::Etc::main and parts point nowhere: APT_CONFIG is read first, the host's files would come on top. Credentials
         # (netrc) stay the host's. The sandbox user _apt can't enter a cache below a home, which is 0700.
         cat <<END
@@ -71,6 +73,7 @@ Acquire::Languages "none";
 Acquire::AllowInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
 Acquire::AllowDowngradeToInsecureRepositories "false";
+Acquire::Check-Valid-Until "false";
 Acquire::Retries "3";
 APT::Get::AllowUnauthenticated "false";
 APT::Architecture "$architecture";

@@ -25,7 +25,7 @@ PROGRAM = pathlib.Path(os.environ.get("HOST_RUNNER_BIN", SOURCE / "build/release
 IMAGE = pathlib.Path(os.environ.get("HOST_RUNNER_IMAGE", SOURCE / "images/out/native"))
 HELLO = SOURCE / "configs/hello.yaml"
 SMALL = ["-i", str(IMAGE), "--tee", "none", "-u", "1", "-m", "256M", "-d", "1G"]
-READY_LINE = b"guest_agent: ready"
+READY_LINE = b"guest_agent: done"
 
 
 class Place:
