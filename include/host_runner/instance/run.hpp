@@ -24,22 +24,22 @@ namespace host_runner::instance {
 /// Something worth showing while a run goes on.
 struct RunEvent {
     enum class Kind {
-        warning,   ///< e.g. memory overcommitted, --tee none
-        notice,    ///< e.g. which accelerator and why, no services, the log's name
-        created,   ///< text = the instance id; the folder and lock exist
-        port,      ///< text = "tcp:127.0.0.1:8080:80", host port settled
-        started,   ///< QEMU runs; text = its pid
-        progress,  ///< text = boot.progress payload or another step
-        boot_error,///< text = the guest's words; not necessarily the end
-        ready,     ///< The guest reported `done`
-        stop_step, ///< A step of the stop ladder begins: text, limit
-        restart,   ///< text = why and when
-        ended,     ///< text = the reason
+        warning,    ///< e.g. memory overcommitted, --tee none
+        notice,     ///< e.g. which accelerator and why, no services, the log's name
+        created,    ///< text = the instance id; the folder and lock exist
+        port,       ///< text = "tcp:127.0.0.1:8080:80", host port settled
+        started,    ///< QEMU runs; text = its pid
+        progress,   ///< text = boot.progress payload or another step
+        boot_error, ///< text = the guest's words; not necessarily the end
+        ready,      ///< The guest reported `done`
+        stop_step,  ///< A step of the stop ladder begins: text, limit
+        restart,    ///< text = why and when
+        ended,      ///< text = the reason
     };
     Kind kind = Kind::notice;
     std::string text;
-    std::chrono::milliseconds elapsed{0};  ///< Since run_instance() began.
-    std::chrono::milliseconds limit{0};    ///< stop_step: how long it may take.
+    std::chrono::milliseconds elapsed{0}; ///< Since run_instance() began.
+    std::chrono::milliseconds limit{0};   ///< stop_step: how long it may take.
 };
 [[nodiscard]] std::string_view to_string(RunEvent::Kind kind) noexcept;
 
@@ -60,9 +60,9 @@ struct RunOutcome {
 /// lock; host port 0 stays 0 in `plan_json` and is shown as 0 in argv.
 struct DryRun {
     std::vector<std::string> argv;
-    std::string plan_json;  ///< The launch plan's fields, the app-compose hash, warnings.
+    std::string plan_json; ///< The launch plan's fields, the app-compose hash, warnings.
     std::vector<std::string> warnings;
 };
 [[nodiscard]] Result<DryRun> dry_run(const spec::VmSpec& spec);
 
-}  // namespace host_runner::instance
+} // namespace host_runner::instance
