@@ -67,11 +67,15 @@ private:
         const bool was_killed = did_run && after->end && !request_.force &&
                                 after->end->reason == instance::EndReason::killed_by_force;
         std::string rest = "removed";
-        if (after->record.name.empty())
-            HR_CHECK(registry_.remove(*after));
-        else
+        if (after->record.name.empty()) {
+            // Another runner that ends may have pruned it since.
+            const auto removed = registry_.remove(*after);
+            if (!removed && removed.error().code != ErrorCode::not_found)
+                return tl::unexpected<Error>(removed.error());
+        } else {
             rest = fmt::format("its disk and identity stay: host_runner rm {} removes them",
                                after->record.name);
+        }
         HR_TRY(const auto code, report(one, did_run, took, how, rest));
         return was_killed ? to_int(ExitCode::stopped_by_force) : code;
     }

@@ -138,12 +138,10 @@ def resident_bytes(pid):
 
 
 def list_time_ms(place, rounds, total=200, alive=5):
-    """`list --all` over real folders: a few living VMs (that only have to exist) and the records of ended ones."""
-    runs = []
-    for _ in range(alive):
-        run = place.run()
-        until(run, "started")
-        runs.append(run)
+    """`list --all` over real folders: a few living VMs, booted and idle, and the records of ended ones."""
+    runs = [place.run() for _ in range(alive)]
+    for run in runs:
+        until(run, "ready")
     instances = place.folder / "state/instances"
     pattern = next(path for path in instances.iterdir() if (path / "instance.json").exists())
     record = json.loads((pattern / "instance.json").read_text())
@@ -171,7 +169,7 @@ def list_time_ms(place, rounds, total=200, alive=5):
 
 def plot(path, figures):
     """A bar per figure: its median as a share of its budget, with the spread; plain SVG."""
-    width, row, left = 720, 34, 300
+    width, row, left = 760, 34, 340
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{row * len(figures) + 30}" '
              'font-family="sans-serif" font-size="13">', f'<rect width="{width}" height="100%" fill="white"/>']
     scale = (width - left - 30) / 1.5

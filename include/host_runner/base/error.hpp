@@ -70,7 +70,7 @@ using Result = tl::expected<T, Error>;
 #define HOST_RUNNER_CONCAT_INNER(a, b) a##b
 #define HOST_RUNNER_CONCAT(a, b) HOST_RUNNER_CONCAT_INNER(a, b)
 
-// NOLINTBEGIN(cppcoreguidelines-macro-usage): control flow cannot be a function.
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses.
 #define HOST_RUNNER_TRY_IMPL(tmp, declaration, expression)                                         \
     auto tmp = (expression);                                                                       \
     if (!tmp)                                                                                      \
@@ -93,4 +93,4 @@ using Result = tl::expected<T, Error>;
         if (!(condition))                                                                          \
             ::host_runner::abort_on_bug(__FILE__, __LINE__, #condition);                           \
     } while (false)
-// NOLINTEND(cppcoreguidelines-macro-usage)
+// NOLINTEND(bugprone-macro-parentheses)
