@@ -23,7 +23,7 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::size_t max_log_shown = 64 * 1024;
+constexpr std::size_t max_log_shown = 64UL * 1024;
 
 /// What is read back of the child's stderr; it moves, so its descriptor is kept.
 struct ChildLog {

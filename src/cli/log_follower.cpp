@@ -15,7 +15,7 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::size_t block_bytes = 64 * 1024;
+constexpr std::size_t block_bytes = 64UL * 1024;
 
 Result<std::size_t> read_at(int fd, std::uint64_t offset, char* buffer, std::size_t size,
                             const std::string& path) {

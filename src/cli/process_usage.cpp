@@ -15,7 +15,7 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::size_t max_proc_file = 64 * 1024;
+constexpr std::size_t max_proc_file = 64UL * 1024;
 
 tl::unexpected<Error> bad_form(const std::string& path) {
     return fail(ErrorCode::corrupt_data, fmt::format("{} has not the form of procfs", path));

@@ -16,7 +16,7 @@ namespace host_runner::config {
 
 namespace {
 
-constexpr std::size_t max_file_bytes = 64 * 1024;
+constexpr std::size_t max_file_bytes = 64UL * 1024;
 
 /// Variables with our prefix that are no options: the state folder, the build's cache, and what
 /// the project's own tests read.

@@ -12,7 +12,7 @@ namespace {
 using nlohmann::ordered_json;
 
 /// The guest reads no more. Source: dstack v0.5.11 dstack-util, host-shared copy limits.
-constexpr std::size_t max_sys_config_bytes = 32 * 1024;
+constexpr std::size_t max_sys_config_bytes = 32UL * 1024;
 
 /// When the file changed. Source: dstack's vmm (teepod before 0.5), release tags v0.3.6, v0.4.0,
 /// v0.4.2, v0.5.0, v0.5.6 and the dstack-types of 0.6.

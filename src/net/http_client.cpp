@@ -26,7 +26,7 @@ namespace {
 
 /// Leftovers of one earlier answer; more means the peer is not ours.
 constexpr std::size_t max_skipped_bytes = 4 << 20;
-constexpr std::size_t max_answer_header_bytes = 16 * 1024;
+constexpr std::size_t max_answer_header_bytes = 16UL * 1024;
 /// httplib matches status lines with std::regex, which recurses for each character: 4000 of them
 /// used up a stack of 8 MiB under the address sanitizer.
 constexpr std::size_t max_answer_line_bytes = 1024;

@@ -25,7 +25,7 @@ constexpr std::size_t max_name_bytes = 63;
 constexpr std::size_t max_path_bytes = 1024;
 /// Linux's MAX_ARG_STRLEN: a longer argument or variable could not be executed.
 /// Source: linux include/uapi/linux/binfmts.h
-constexpr std::size_t max_text_bytes = 128 * 1024;
+constexpr std::size_t max_text_bytes = 128UL * 1024;
 constexpr std::size_t max_arguments = 1024;
 constexpr std::size_t max_variables = 1024;
 constexpr std::size_t max_mounts = 256;

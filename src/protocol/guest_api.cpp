@@ -14,11 +14,11 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // A guest is not trusted: what it says about itself is bounded.
-constexpr std::size_t max_info_bytes = 64 * 1024;
+constexpr std::size_t max_info_bytes = 64UL * 1024;
 constexpr std::size_t max_services = 256;
 constexpr std::size_t max_disks = 64;
 constexpr std::size_t max_request_bytes = 1 << 20;
-constexpr std::size_t max_line_bytes = 256 * 1024;
+constexpr std::size_t max_line_bytes = 256UL * 1024;
 constexpr std::size_t max_arguments = 1024;
 
 std::string base64(std::string_view bytes) {

@@ -22,7 +22,7 @@
 namespace host_runner::protocol {
 
 struct JsonLimits {
-    std::size_t max_bytes = 64 * 1024;
+    std::size_t max_bytes = 64UL * 1024;
     int max_depth = 16;
 };
 

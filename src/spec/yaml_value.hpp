@@ -25,8 +25,8 @@ public:
     struct Entry;
     class Fields;
 
-    YamlValue(std::string path, YAML::Node node, YAML::Mark mark)
-        : path_(std::move(path)), node_(std::move(node)), mark_(mark) {}
+    YamlValue(std::string path, const YAML::Node& node, YAML::Mark mark)
+        : path_(std::move(path)), node_(node), mark_(mark) {}
 
     /// An error at this place.
     [[nodiscard]] tl::unexpected<Error> fail(std::string_view message, std::string hint = {},

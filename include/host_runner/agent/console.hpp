@@ -16,7 +16,7 @@ namespace host_runner::agent {
 
 class Console {
 public:
-    static constexpr std::size_t max_queue_bytes = 256 * 1024;
+    static constexpr std::size_t max_queue_bytes = 256UL * 1024;
 
     /// Writes to `fd`, which is borrowed. Starts a thread; block signals before.
     explicit Console(int fd);

@@ -34,7 +34,7 @@ struct LogLine {
 /// Cuts a byte stream into lines of at most `max_line_bytes`; longer ones are split.
 class LineSplitter {
 public:
-    static constexpr std::size_t max_line_bytes = 16 * 1024;
+    static constexpr std::size_t max_line_bytes = 16UL * 1024;
     /// The lines that `bytes` completes.
     [[nodiscard]] std::vector<std::string> push(std::string_view bytes);
     /// The unfinished last line; empty when there is none.
@@ -48,8 +48,8 @@ class LogStore {
 public:
     /// The agent's own lines carry this name.
     static constexpr std::string_view agent_name = "guest_agent";
-    static constexpr std::size_t max_file_bytes = 512 * 1024;   ///< Then it becomes NAME.log.1.
-    static constexpr std::size_t max_memory_bytes = 256 * 1024; ///< Per service.
+    static constexpr std::size_t max_file_bytes = 512UL * 1024;   ///< Then it becomes NAME.log.1.
+    static constexpr std::size_t max_memory_bytes = 256UL * 1024; ///< Per service.
 
     /// Files go to `directory` (made when missing). `console` is borrowed and may be null.
     LogStore(std::string directory, Console* console);

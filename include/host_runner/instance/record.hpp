@@ -64,7 +64,7 @@ struct Record {
 };
 
 /// A larger file is no record of ours: argv is the longest part.
-inline constexpr std::size_t max_record_bytes = 256 * 1024;
+inline constexpr std::size_t max_record_bytes = 256UL * 1024;
 
 /// 12 lower-case hex digits.
 [[nodiscard]] bool is_instance_id(std::string_view text) noexcept;

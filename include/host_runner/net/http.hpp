@@ -35,8 +35,8 @@ using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;
 /// What a peer may cost. A request that breaks a limit is answered 413, 431 or 408 where that can
 /// still be done, and its stream is closed.
 struct HttpLimits {
-    std::size_t max_header_bytes = 8 * 1024;
-    std::size_t max_body_bytes = 64 * 1024;
+    std::size_t max_header_bytes = 8UL * 1024;
+    std::size_t max_body_bytes = 64UL * 1024;
     std::chrono::milliseconds idle_timeout{0};         ///< Between two requests; 0 = for ever.
     std::chrono::milliseconds request_timeout{10'000}; ///< From a request's first byte to its last.
     std::chrono::milliseconds response_timeout{10'000}; ///< For writing one answer.

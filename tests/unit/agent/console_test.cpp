@@ -41,7 +41,7 @@ TEST_F(ConsoleTest, writes_lines_with_their_prefix_in_order) {
 
 TEST_F(ConsoleTest, waits_for_nobody_and_tells_how_much_it_dropped) {
     Console console(writer.get()); // nobody reads: the pipe takes 64 KiB, the queue 256
-    const std::string text(8 * 1024, 'x');
+    const std::string text(8UL * 1024, 'x');
     for (int i = 0; i < 100; ++i)
         console.line("", text);
     EXPECT_FALSE(console.flush(1ms));

@@ -61,7 +61,7 @@ TEST_F(LogStoreTest, writes_one_file_per_service) {
 }
 
 TEST_F(LogStoreTest, bounds_files_by_rotation) {
-    const std::string line(16 * 1024, 'x');
+    const std::string line(16UL * 1024, 'x');
     for (std::size_t written = 0; written < 3 * LogStore::max_file_bytes; written += line.size())
         store.append("web", line);
     EXPECT_THAT(*list_directory(folder / "log"), ElementsAre("web.log", "web.log.1"));
@@ -71,7 +71,7 @@ TEST_F(LogStoreTest, bounds_files_by_rotation) {
 
 TEST_F(LogStoreTest, bounds_memory_by_forgetting_the_oldest_of_that_service_only) {
     store.append("quiet", "still here");
-    const std::string line(16 * 1024, 'x');
+    const std::string line(16UL * 1024, 'x');
     for (std::size_t written = 0; written < 2 * LogStore::max_memory_bytes; written += line.size())
         store.append("loud", line);
     EXPECT_LE(store.lines("loud", std::nullopt).size() * line.size(), LogStore::max_memory_bytes);

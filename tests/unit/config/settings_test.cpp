@@ -107,7 +107,7 @@ TEST_F(SettingsTest, refuse_what_is_no_toml_with_its_position) {
 }
 
 TEST_F(SettingsTest, refuse_a_file_above_the_cap) {
-    write_user("# " + std::string(64 * 1024, 'x'));
+    write_user("# " + std::string(64UL * 1024, 'x'));
     EXPECT_EQ(load_error().code, ErrorCode::corrupt_data);
 }
 

@@ -153,7 +153,7 @@ TEST_F(Delivery, an_env_file_is_refused_for_a_dstack_guest) {
 TEST_F(Delivery, an_app_compose_above_the_guests_limit_is_refused) {
     // Each quote takes two bytes in JSON.
     const auto spec =
-        with_compose("services: {web: {image: nginx}}\n#" + std::string(200 * 1024, '"'));
+        with_compose("services: {web: {image: nginx}}\n#" + std::string(200UL * 1024, '"'));
     const auto files = make_guest_files(spec, dstack_image({0, 5, 7}));
     ASSERT_FALSE(files);
     EXPECT_THAT(files.error().message, HasSubstr("at most 262144"));
@@ -455,7 +455,7 @@ TEST_F(Delivery, a_disk_that_is_no_qcow2_is_refused) {
 }
 
 TEST_F(Delivery, an_identity_that_is_no_json_object_is_not_stored) {
-    for (const auto& text : {std::string("[]"), std::string("x"), std::string(11 * 1024, ' ')}) {
+    for (const auto& text : {std::string("[]"), std::string("x"), std::string(11UL * 1024, ' ')}) {
         EXPECT_EQ(store_instance_info(paths_, text).error().code, ErrorCode::invalid_argument);
         EXPECT_FALSE(path_exists(paths_.instance_info()));
     }

@@ -243,7 +243,7 @@ private:
 } // namespace
 
 Result<ArgvCase> load_argv_case(const std::string& path) {
-    HR_TRY(const auto text, read_file(path, 64 * 1024));
+    HR_TRY(const auto text, read_file(path, 64UL * 1024));
     return Parser().parse(text);
 }
 

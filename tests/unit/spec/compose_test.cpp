@@ -95,7 +95,7 @@ TEST(Compose, that_is_missing_is_not_found) {
 
 TEST(Compose, above_256_kib_is_refused) {
     const TemporaryDirectory dir;
-    write(dir / "big.yaml", "services: {}\n#" + std::string(256 * 1024, 'x'));
+    write(dir / "big.yaml", "services: {}\n#" + std::string(256UL * 1024, 'x'));
     const auto compose = load_compose(dir / "big.yaml");
     ASSERT_FALSE(compose);
     EXPECT_EQ(compose.error().code, ErrorCode::corrupt_data);
