@@ -4,7 +4,6 @@
 
 #include "host_runner/cli/formatter.hpp"
 #include "host_runner/protocol/guest_api.hpp"
-#include "layout_name.hpp"
 
 namespace host_runner::cli {
 
@@ -173,9 +172,9 @@ public:
     [[nodiscard]] std::string image(const image::Image& image) const override {
         return document({{"directory", image.directory},
                          {"name", image.name},
-                         {"guest", guest_name(image.guest)},
-                         {"version", version_text(image.version)},
-                         {"layout", layout_name(image.layout)},
+                         {"guest", to_string(image.guest)},
+                         {"version", to_string(image.version)},
+                         {"layout", to_string(image.layout)},
                          {"is_dev", image.is_dev},
                          {"os_image_hash", text_or_null(image.os_image_hash)},
                          {"kernel", image.kernel},

@@ -10,7 +10,6 @@
 #include "host_runner/cli/run_view.hpp"
 #include "host_runner/instance/logs.hpp"
 #include "host_runner/protocol/guest_api.hpp"
-#include "layout_name.hpp"
 
 namespace host_runner::cli {
 
@@ -204,9 +203,9 @@ public:
         Facts facts;
         facts.add("directory", image.directory);
         facts.add("name", image.name);
-        facts.add("guest", guest_name(image.guest));
-        facts.add("version", version_text(image.version));
-        facts.add("layout", layout_name(image.layout));
+        facts.add("guest", to_string(image.guest));
+        facts.add("version", to_string(image.version));
+        facts.add("layout", to_string(image.layout));
         facts.add("flavour", image.is_dev ? "dev" : "release");
         facts.add("image hash", image.os_image_hash);
         facts.add("kernel", image.kernel);

@@ -32,10 +32,6 @@ constexpr std::array generations{
     Generation{{0, 5, 6}, Layout::c},
 };
 
-std::string format_version(const Version& version) {
-    return fmt::format("{}.{}.{}", version.major, version.minor, version.patch);
-}
-
 Result<std::string> find_directory(const std::string& directory) {
     auto canonical = canonical_path(directory);
     if (!canonical) {
@@ -100,8 +96,8 @@ Result<Layout> find_layout(const Image& image) {
     if (later == generations.begin())
         return fail(ErrorCode::unsupported,
                     fmt::format("Image {} is dstack {}; the oldest that host_runner starts is {}",
-                                image.directory, format_version(image.version),
-                                format_version(generations.front().first)),
+                                image.directory, to_string(image.version),
+                                to_string(generations.front().first)),
                     "use a newer image");
     return std::prev(later)->layout;
 }
@@ -115,20 +111,20 @@ Result<void> check_rootfs(const Metadata& metadata, const Image& image) {
             return {};
         return fail(ErrorCode::corrupt_data,
                     fmt::format("metadata.json of image {} has no 'rootfs', which dstack {} needs",
-                                image.directory, format_version(image.version)));
+                                image.directory, to_string(image.version)));
     }
     if (image.layout != Layout::a && metadata.rootfs->ends_with(".iso"))
         return fail(
             ErrorCode::corrupt_data,
             fmt::format("Image {} has version {} and the root file system {}, but .iso ended "
                         "with 0.4",
-                        image.directory, format_version(image.version), *metadata.rootfs),
+                        image.directory, to_string(image.version), *metadata.rootfs),
             "the version is wrong, or files of two releases are mixed: get the image again");
     if (image.layout == Layout::a && metadata.rootfs_hash.empty())
         return fail(
             ErrorCode::corrupt_data,
             fmt::format("metadata.json of image {} has no 'rootfs_hash', which dstack {} needs",
-                        image.directory, format_version(image.version)));
+                        image.directory, to_string(image.version)));
     return {};
 }
 
@@ -161,6 +157,26 @@ Result<std::string> read_digest(const std::string& directory) {
 }
 
 } // namespace
+
+std::string_view to_string(Layout layout) noexcept {
+    switch (layout) {
+    case Layout::a:
+        return "A";
+    case Layout::b:
+        return "B";
+    case Layout::c:
+        return "C";
+    }
+    return "?";
+}
+
+std::string_view to_string(Guest guest) noexcept {
+    return guest == Guest::host_runner ? "host-runner" : "dstack";
+}
+
+std::string to_string(const Version& version) {
+    return fmt::format("{}.{}.{}", version.major, version.minor, version.patch);
+}
 
 Result<Image> load_image(const std::string& directory) {
     Image image;

@@ -155,18 +155,6 @@ std::string_view text(qemu::ChannelMode mode) {
     return "?";
 }
 
-std::string_view text(image::Layout layout) {
-    switch (layout) {
-    case image::Layout::a:
-        return "A";
-    case image::Layout::b:
-        return "B";
-    case image::Layout::c:
-        return "C";
-    }
-    return "?";
-}
-
 } // namespace
 
 std::vector<spec::PortMapping> ports_to_forward(const spec::VmSpec& spec,
@@ -249,7 +237,7 @@ std::string encode_plan(const Plan& plan, const std::vector<std::string>& argv,
         {"directory", launch.directory},
         {"tee", spec::to_string(launch.tee)},
         {"accelerator", launch.accelerator == qemu::Accelerator::kvm ? "kvm" : "tcg"},
-        {"layout", text(launch.layout)},
+        {"layout", to_string(launch.layout)},
         {"cpus", launch.cpus},
         {"memory_bytes", launch.memory_bytes},
         {"kernel", launch.kernel},

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "host_runner/base/error.hpp"
@@ -18,11 +19,17 @@ namespace host_runner::image {
 /// and our own image of any version. Generations that are newer than we know get the newest layout.
 enum class Layout { a, b, c };
 enum class Guest { host_runner, dstack };
+/// "A", "B", "C".
+[[nodiscard]] std::string_view to_string(Layout layout) noexcept;
+/// "host-runner", "dstack".
+[[nodiscard]] std::string_view to_string(Guest guest) noexcept;
 
 struct Version {
     std::uint16_t major = 0, minor = 0, patch = 0;
     auto operator<=>(const Version&) const = default;
 };
+/// "0.5.11".
+[[nodiscard]] std::string to_string(const Version& version);
 
 /// A loaded image. Every path is absolute, canonical and inside `directory`.
 struct Image {
