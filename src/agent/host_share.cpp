@@ -164,7 +164,8 @@ Result<HostShare> copy_host_share(const std::string& share, const std::string& d
     HostShare result;
     HR_TRY(const auto app_compose, take_required_file(share, destination, "app-compose.json",
                                                       protocol::max_app_compose_json_bytes));
-    HR_CHECK(take_required_file(share, destination, ".sys-config.json", max_sys_config_bytes));
+    HR_CHECK(
+        take_required_file(share, destination, ".sys-config.json", protocol::max_sys_config_bytes));
     HR_TRY(const auto instance_info,
            take_file(share, destination, ".instance_info", max_instance_info_bytes));
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "host_runner/protocol/app_compose.hpp"
+
 #include "json_fields.hpp"
 
 namespace host_runner::instance {
@@ -10,9 +12,6 @@ namespace host_runner::instance {
 namespace {
 
 using nlohmann::ordered_json;
-
-/// The guest reads no more. Source: dstack v0.5.11 dstack-util, host-shared copy limits.
-constexpr std::size_t max_sys_config_bytes = 32UL * 1024;
 
 /// When the file changed. Source: dstack's vmm (teepod before 0.5), release tags v0.3.6, v0.4.0,
 /// v0.4.2, v0.5.0, v0.5.6 and the dstack-types of 0.6.
@@ -73,10 +72,10 @@ Result<NamedFile> make_sys_config(const image::Image& image, const SysConfigInpu
         object["collateral_urls"] = ordered_json::object();
 
     NamedFile file{has(since_sys_config) ? ".sys-config.json" : "config.json", to_line(object)};
-    if (file.bytes.size() > max_sys_config_bytes)
+    if (file.bytes.size() > protocol::max_sys_config_bytes)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} has {} bytes, more than {}", file.name, file.bytes.size(),
-                                max_sys_config_bytes),
+                                protocol::max_sys_config_bytes),
                     "give fewer or shorter addresses of key management services");
     return file;
 }

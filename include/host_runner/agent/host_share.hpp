@@ -14,9 +14,8 @@
 namespace host_runner::agent {
 
 inline constexpr std::string_view share_label = "DSTACKSHR";
-/// Caps of the two companions of app-compose.json (whose cap is protocol's).
+/// The caps of app-compose.json and .sys-config.json are protocol's.
 /// Source: dstack v0.5.11 dstack-util, host-shared copy limits
-inline constexpr std::size_t max_sys_config_bytes = 32UL * 1024;
 inline constexpr std::size_t max_instance_info_bytes = 10UL * 1024;
 
 /// Who this VM is over its boots: dstack's .instance_info. All in lower-case hex, 20 bytes each.

@@ -82,6 +82,8 @@ struct AppCompose {
 /// dstack's guests up to 0.5.11 read at most 256 KiB, and so does ours.
 /// Source: dstack v0.5.11 dstack-util, host-shared copy limits.
 inline constexpr std::size_t max_app_compose_json_bytes = 256UL * 1024;
+/// The same limits, for its companion .sys-config.json.
+inline constexpr std::size_t max_sys_config_bytes = 32UL * 1024;
 inline constexpr std::size_t max_services = 128;
 inline constexpr std::size_t max_files = 1024;
 
