@@ -110,6 +110,19 @@ def test_a_second_signal_shortens_the_ladder(host):
     assert run.wait(STEP_SECONDS) in (0, 15)
 
 
+def test_the_power_button_stops_a_guest_whose_api_does_not_answer(host):
+    run = start_hello(host)
+    run.wait_for("ready")
+    with socket.socket(socket.AF_UNIX) as holder:
+        # QEMU serves one client of a port at a time: the runner's request now waits behind this one.
+        holder.connect(str(host.state / "instances" / run.id / "ch2.sock"))
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+    steps = [event["text"] for event in run.events if event["event"] == "stop_step"]
+    assert len(steps) == 2 and "system_powerdown" in steps[1], run.story()
+    assert "powering off" in str(run.events)
+
+
 def test_a_taken_port_is_named_with_its_owner(host):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
