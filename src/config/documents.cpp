@@ -210,7 +210,7 @@ std::vector<std::string_view> first_words() {
     return words;
 }
 
-/// Second words below a first one, e.g. "verify inspect import".
+/// The verbs of two words below a first one, e.g. "image verify" and "image inspect".
 std::vector<const Verb*> verbs_below(std::string_view word) {
     std::vector<const Verb*> found;
     for (const auto& verb : verbs())
@@ -221,6 +221,13 @@ std::vector<const Verb*> verbs_below(std::string_view word) {
 
 std::string_view second_word(const Verb& verb) {
     return verb.name.substr(verb.name.find(' ') + 1);
+}
+
+std::vector<std::string_view> second_words(const std::vector<const Verb*>& below) {
+    std::vector<std::string_view> words(below.size());
+    std::transform(below.begin(), below.end(), words.begin(),
+                   [](const Verb* verb) { return second_word(*verb); });
+    return words;
 }
 
 std::string join(const std::vector<std::string_view>& words) {
@@ -285,12 +292,9 @@ std::string bash_completion() {
                         "\"$cur\")) ;;\n",
                         join(first_words()));
     for (const auto word : first_words()) {
-        std::vector<std::string_view> second;
-        for (const auto* verb : verbs_below(word))
-            second.push_back(second_word(*verb));
-        if (!second.empty())
+        if (const auto below = verbs_below(word); !below.empty())
             text += fmt::format("        {}) {} ;;\n", word,
-                                bash_value(Completes::words, join(second)));
+                                bash_value(Completes::words, join(second_words(below))));
     }
     for (const auto& verb : verbs()) {
         std::string names = "--help";
@@ -402,13 +406,10 @@ std::string zsh_completion() {
             "        rest)\n            verb=$words[1]\n            case $verb in\n";
     for (const auto word : first_words()) {
         if (const auto below = verbs_below(word); !below.empty()) {
-            std::vector<std::string_view> second;
-            for (const auto* verb : below)
-                second.push_back(second_word(*verb));
             text += fmt::format("            {})\n                if (( CURRENT == 2 )); then "
                                 "compadd {}; return; fi\n                shift words; (( CURRENT-- "
                                 "))\n                case $words[1] in\n",
-                                word, join(second));
+                                word, join(second_words(below)));
             for (const auto* verb : below)
                 text += fmt::format("                {}) {} ;;\n", second_word(*verb),
                                     zsh_arguments(*verb));
@@ -465,17 +466,10 @@ std::string fish_completion() {
         text += fmt::format("complete -c host_runner -n __fish_use_subcommand -a {} -d '{}'\n",
                             word, quoted(summary));
         for (const auto* verb : below)
-            text += fmt::format(
-                "complete -c host_runner -n '__fish_seen_subcommand_from {}; and "
-                "not __fish_seen_subcommand_from {}' -a {} -d '{}'\n",
-                word,
-                [&] {
-                    std::vector<std::string_view> second;
-                    for (const auto* each : below)
-                        second.push_back(second_word(*each));
-                    return join(second);
-                }(),
-                second_word(*verb), quoted(verb->summary));
+            text += fmt::format("complete -c host_runner -n '__fish_seen_subcommand_from {}; and "
+                                "not __fish_seen_subcommand_from {}' -a {} -d '{}'\n",
+                                word, join(second_words(below)), second_word(*verb),
+                                quoted(verb->summary));
     }
     for (const auto& verb : verbs()) {
         // "inspect" is a verb, and "image inspect" another one.
