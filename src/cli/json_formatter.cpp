@@ -12,7 +12,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 /// Members are in the order in which people read them; text of any bytes gives valid JSON.
-std::string document(Json members) {
+std::string document(const Json& members) {
     Json whole = {{"schema_version", 1}};
     whole.update(members);
     return whole.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -116,7 +116,7 @@ struct HostApi::Impl {
         if (!event)
             return error_response(400, event.error().message);
         // Old dstack guests fail on an empty body, so a void answer is `null`.
-        const net::HttpResponse done{200, "application/json", "null"};
+        net::HttpResponse done{200, "application/json", "null"};
         std::optional<std::uint64_t> dropped;
         {
             const std::lock_guard lock(gate_mutex);
@@ -228,7 +228,7 @@ HostApi::serve_virtio_serial(EventLoop& loop, std::string socket_path, protocol:
 }
 
 std::unique_ptr<HostApi> HostApi::serve_listener(EventLoop& loop, UniqueFd listener,
-                                                 PeerCheck check, std::string prefix,
+                                                 const PeerCheck& check, std::string prefix,
                                                  std::string url, protocol::HostInfo info,
                                                  Callbacks callbacks) {
     auto impl = std::make_unique<Impl>(loop, std::move(info), std::move(callbacks),

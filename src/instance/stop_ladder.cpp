@@ -8,6 +8,7 @@
 namespace host_runner::instance {
 
 using std::chrono::milliseconds;
+using namespace std::chrono_literals;
 
 std::string_view to_string(StopStepKind kind) noexcept {
     switch (kind) {
@@ -34,24 +35,24 @@ milliseconds total_limit(const std::vector<LadderStep>& ladder) noexcept {
 std::vector<LadderStep> plan_stop_ladder(const StopLadderInput& input) {
     // Whole GiB, the first one counted.
     const auto gibibytes = static_cast<std::int64_t>((input.memory_bytes + gib - 1) / gib);
-    const auto limit = [&](int base_s, int per_gib_ms) {
-        return milliseconds(base_s * 1000 + per_gib_ms * gibibytes);
+    const auto limit = [&](std::chrono::seconds base, milliseconds per_gib) -> milliseconds {
+        return base + per_gib * gibibytes;
     };
     std::vector<LadderStep> ladder;
     if (input.guest_is_up) {
         // Above the 10 s that a service gets by default, twice: one may wait for another.
         if (input.has_guest_api)
-            ladder.push_back({StopStepKind::guest_shutdown, limit(30, 500)});
-        ladder.push_back({StopStepKind::system_powerdown, limit(15, 250)});
+            ladder.push_back({StopStepKind::guest_shutdown, limit(30s, 500ms)});
+        ladder.push_back({StopStepKind::system_powerdown, limit(15s, 250ms)});
     }
-    ladder.push_back({StopStepKind::qmp_quit, limit(10, 500)});
-    ladder.push_back({StopStepKind::terminate, limit(5, 500)});
+    ladder.push_back({StopStepKind::qmp_quit, limit(10s, 500ms)});
+    ladder.push_back({StopStepKind::terminate, limit(5s, 500ms)});
 
     const auto sum = total_limit(ladder);
     if (input.total > milliseconds(0) && input.total < sum)
         for (auto& step : ladder)
             step.limit = milliseconds(step.limit.count() * input.total.count() / sum.count());
-    ladder.push_back({StopStepKind::kill, limit(10, 500)});
+    ladder.push_back({StopStepKind::kill, limit(10s, 500ms)});
     return ladder;
 }
 

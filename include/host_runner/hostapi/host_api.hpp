@@ -58,7 +58,7 @@ public:
     /// that fail `check` are closed. Paths begin with `prefix`, which ends with "/api/"; url() is
     /// `url`.
     [[nodiscard]] static std::unique_ptr<HostApi>
-    serve_listener(EventLoop& loop, UniqueFd listener, PeerCheck check, std::string prefix,
+    serve_listener(EventLoop& loop, UniqueFd listener, const PeerCheck& check, std::string prefix,
                    std::string url, protocol::HostInfo info, Callbacks callbacks);
     HostApi(const HostApi&) = delete;
     HostApi& operator=(const HostApi&) = delete;
