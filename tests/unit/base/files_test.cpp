@@ -104,12 +104,13 @@ TEST(FileLock, ends_with_its_process) {
     const pid_t child = ::fork();
     if (child == 0) {
         const auto lock = try_lock_file(path);
-        static_cast<void>(!::write(ready[1], "x", 1));
+        static_cast<void>(!::write(ready[1], lock ? "x" : "-", 1));
         ::pause();
         ::_exit(0);
     }
     char byte = 0;
     ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+    EXPECT_EQ(byte, 'x');
     EXPECT_TRUE(is_file_locked(path).value());
     ::kill(child, SIGKILL);
     ::waitpid(child, nullptr, 0);
