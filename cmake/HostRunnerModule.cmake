@@ -14,6 +14,14 @@ if(HOST_RUNNER_SANITIZE)
     target_compile_options(host_runner_flags INTERFACE -fsanitize=${HOST_RUNNER_SANITIZE} -fno-omit-frame-pointer)
     target_link_options(host_runner_flags INTERFACE -fsanitize=${HOST_RUNNER_SANITIZE})
 endif()
+if(HOST_RUNNER_BUILD_FUZZ)
+    # Coverage of the code under test is what steers libFuzzer; asking for it when linking only instruments nothing. The
+    # other programs of the build find the same symbols in the sanitizer's run-time library.
+    if(NOT HOST_RUNNER_SANITIZE MATCHES "address")
+        message(FATAL_ERROR "HOST_RUNNER_BUILD_FUZZ needs HOST_RUNNER_SANITIZE=address (the preset fuzz sets both)")
+    endif()
+    target_compile_options(host_runner_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # host_runner_module(NAME SOURCES file... [PUBLIC lib...] [PRIVATE lib...])
 #
