@@ -41,7 +41,7 @@ def test_restart_policies_are_kept(host):
     gave_up = wait_until(lambda: services(host, run)["unlucky"]["restarts"] == 3, STEP_SECONDS)
     assert gave_up, services(host, run)
     assert wait_until(lambda: services(host, run)["unlucky"]["state"] == "exited", STEP_SECONDS)
-    assert host.command("logs", run.id, "unlucky").stdout.count("failing") == 4
+    assert host.command("logs", run.id, "--service", "unlucky").stdout.count("failing") == 4
     assert services(host, run)["steady"]["state"] in ("running", "restarting")
     stop(host, run)
 
