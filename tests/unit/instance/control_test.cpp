@@ -96,6 +96,7 @@ protected:
     const tests::TemporaryDirectory dir_;
     const std::string socket_ = dir_ / "control.sock";
     const std::string lock_ = dir_ / "lock";
+    UniqueFd held_; ///< The lock of the runner that the server plays; given back on its thread.
     LiveStatus status_ = make_status();
     std::optional<StopRequest> stop_request_;
     std::function<void(const StopStep&)> on_step_;
@@ -212,12 +213,12 @@ TEST_F(Control, stop_of_an_instance_that_does_not_run_succeeds) {
 }
 
 TEST_F(Control, stop_hands_over_its_request_and_shows_each_step_until_the_lock_is_free) {
-    auto lock = try_lock_file(lock_).value();
+    held_ = try_lock_file(lock_).value();
     on_stop_ = [&] {
         on_step_(make_step("guest API Shutdown"));
         on_step_(make_step("QMP quit"));
         on_step_(make_step("stopped", true));
-        lock.reset();
+        held_.reset();
     };
     serve();
     std::vector<std::string> steps;
@@ -230,11 +231,11 @@ TEST_F(Control, stop_hands_over_its_request_and_shows_each_step_until_the_lock_i
 }
 
 TEST_F(Control, stop_succeeds_when_the_runner_is_killed_instead) {
-    auto lock = try_lock_file(lock_).value();
+    held_ = try_lock_file(lock_).value();
     on_stop_ = [&] {
         loop_->post([&] {
             server_.reset();
-            lock.reset();
+            held_.reset();
         });
     };
     serve();
@@ -242,10 +243,10 @@ TEST_F(Control, stop_succeeds_when_the_runner_is_killed_instead) {
 }
 
 TEST_F(Control, stop_waits_for_the_socket_of_a_runner_that_only_begins) {
-    auto lock = try_lock_file(lock_).value();
+    held_ = try_lock_file(lock_).value();
     on_stop_ = [&] {
         on_step_(make_step("stopped", true));
-        lock.reset();
+        held_.reset();
     };
     std::thread later([&] { serve(); });
     const auto stopped = request_stop(socket_, lock_, {}, {});
