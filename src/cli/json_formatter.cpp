@@ -141,7 +141,7 @@ public:
             {"guest", embedded(live.guest_info_json)},
             {"services", services_of(live.services_json)},
         });
-        return document(std::move(members));
+        return document(members);
     }
 
     [[nodiscard]] std::string stats(const std::vector<StatsRow>& rows) const override {
