@@ -36,7 +36,7 @@ net::HttpResponse error_response(int status, std::string_view message) {
     return {status, "application/json", protocol::encode_error(message)};
 }
 
-bool send_item(const net::ChunkWriter& write, StreamItem item) {
+bool send_item(const net::ChunkWriter& write, const StreamItem& item) {
     return write(protocol::encode_stream_item(item));
 }
 

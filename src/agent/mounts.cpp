@@ -96,7 +96,7 @@ Result<void> mount_system(Mounter& mounter) {
         HR_CHECK(make_directories(request.target, 0755));
         if (is_mount_point(request.target))
             continue;
-        const auto mounted = mounter.mount(request);
+        auto mounted = mounter.mount(request);
         if (!mounted && mounted.error().code != ErrorCode::already_exists)
             return mounted;
     }

@@ -25,7 +25,7 @@ bool holds_power_press(std::string_view bytes) {
 }
 
 Result<PowerButton> PowerButton::watch(EventLoop& loop, const std::string& input_directory,
-                                       std::function<void()> on_press) {
+                                       const std::function<void()>& on_press) {
     PowerButton button;
     if (const auto names = list_directory(input_directory))
         for (const auto& name : *names) {

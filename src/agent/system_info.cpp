@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <optional>
 
 #include <sys/statvfs.h>
@@ -104,7 +105,7 @@ Result<protocol::SystemInfo> read_system_info(const std::string& root,
     rest = loadavg;
     for (auto* load : {&info.loadavg_one, &info.loadavg_five, &info.loadavg_fifteen}) {
         HR_TRY(const double value, next_number(rest, "/proc/loadavg"));
-        *load = static_cast<std::uint32_t>(value * 100 + 0.5);
+        *load = static_cast<std::uint32_t>(std::lround(value * 100));
     }
 
     HR_TRY(const auto mountinfo, read_file(root + "/proc/self/mountinfo", max_proc_bytes));

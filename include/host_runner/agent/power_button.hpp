@@ -19,8 +19,9 @@ public:
     /// Calls back on the loop for each press on any event* device in `input_directory`
     /// (/dev/input). Keep the object as long as the loop runs.
     /// @errors not_found: there is no input device (module evdev or button is missing)
-    [[nodiscard]] static Result<PowerButton>
-    watch(EventLoop& loop, const std::string& input_directory, std::function<void()> on_press);
+    [[nodiscard]] static Result<PowerButton> watch(EventLoop& loop,
+                                                   const std::string& input_directory,
+                                                   const std::function<void()>& on_press);
 
 private:
     std::vector<UniqueFd> devices_;

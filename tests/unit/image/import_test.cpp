@@ -18,7 +18,6 @@
 namespace host_runner::image {
 namespace {
 
-using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;

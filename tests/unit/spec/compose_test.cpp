@@ -16,7 +16,6 @@ using protocol::DependencyCondition;
 using protocol::RestartPolicy;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
 using testing::Pair;
 using testing::StartsWith;
 using tests::TemporaryDirectory;
