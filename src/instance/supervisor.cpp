@@ -318,6 +318,7 @@ struct Supervisor::Impl {
             last_progress = text;
             facts.boot_error = text;
             emit(RunEvent::Kind::boot_error, text);
+            refresh_services(); // there is no `ready` to fetch them for, and one may have failed
         } else if (event.name == "instance.info") {
             keep_instance_info(event.payload);
         } else if (event.name == "shutdown.progress") {
@@ -682,7 +683,7 @@ LiveStatus Supervisor::status() {
     status.guest_info_json = vm.guest_info;
     status.services_json = vm.services;
     status.restarts = vm.restarts;
-    if (vm.phase == Impl::Phase::ready)
+    if (vm.phase == Impl::Phase::ready || !vm.facts.boot_error.empty())
         vm.refresh_services(); // for the next one who asks
     return status;
 }

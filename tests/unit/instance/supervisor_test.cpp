@@ -204,6 +204,23 @@ TEST_F(SupervisorTest, knows_the_guest_when_it_says_ready) {
     EXPECT_THAT(texts(Kind::progress), ElementsAre("data disk ready"));
 }
 
+TEST_F(SupervisorTest, knows_the_services_of_a_guest_that_does_not_get_ready) {
+    with_guest_api();
+    qemu_does({{guest_option()}});
+    std::function<void()> look = [&] {
+        if (supervisor().status().services_json == "[]")
+            supervisor().request_stop({0ms, true});
+        else
+            loop_->call_after(1ms, look);
+    };
+    on(Kind::started, [&] {
+        supervisor().on_guest_event({"boot.error", "Service web failed: no such program"});
+        look();
+    });
+    EXPECT_EQ(run().reason, EndReason::killed_by_force);
+    EXPECT_THAT(texts(Kind::ready), IsEmpty());
+}
+
 TEST_F(SupervisorTest, is_ready_also_when_the_guest_does_not_say_what_it_is) {
     config_.guest_api = [] {
         return Result<UniqueFd>(fail(ErrorCode::unavailable, "nobody"));
