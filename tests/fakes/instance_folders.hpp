@@ -37,7 +37,7 @@ public:
     }
     /// The folder of a stopped instance.
     instance::InstancePaths add(const instance::Record& record) const {
-        const auto paths = registry().paths(record.id);
+        auto paths = registry().paths(record.id);
         if (!make_directories(paths.directory) ||
             !write_file_atomic(paths.record(), encode_record(record)) ||
             !write_file_atomic(paths.lock(), ""))

@@ -309,9 +309,9 @@ TEST_F(HostApiOnVirtioSerial, ends_while_a_request_is_half_sent) {
 /// What dstack's guests get: connections.
 class HostApiOnListener : public HostApiTest {
 protected:
-    void start(PeerCheck check) {
-        api_ = HostApi::serve_listener(*loop_, tests::listen_on_unix(folder_ / "socket"),
-                                       std::move(check), "/api/", "test:", host_info, callbacks_);
+    void start(const PeerCheck& check) {
+        api_ = HostApi::serve_listener(*loop_, tests::listen_on_unix(folder_ / "socket"), check,
+                                       "/api/", "test:", host_info, callbacks_);
     }
     RawPeer connect() {
         return RawPeer(tests::connect_to_unix(folder_ / "socket"));

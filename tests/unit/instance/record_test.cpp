@@ -9,7 +9,6 @@
 namespace host_runner::instance {
 namespace {
 
-using testing::HasSubstr;
 
 Record full_record() {
     auto record = tests::make_record("0123456789ab", "web");
