@@ -9,7 +9,6 @@
 namespace host_runner::instance {
 namespace {
 
-
 Record full_record() {
     auto record = tests::make_record("0123456789ab", "web");
     record.started_ms = 1'700'000'000'001;
