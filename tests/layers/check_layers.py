@@ -11,7 +11,7 @@ import sys
 
 SHARED = ["base", "crypto", "net", "protocol", "spec"]
 HOST = ["config", "image", "host", "qemu", "hostapi", "instance", "cli"]
-GUEST = ["agent"]
+GUEST = ["wasm", "agent"]
 HIDDEN_LIBRARIES = ("yaml-cpp/", "nlohmann/", "CLI/", "toml++/", "httplib.h", "spdlog/", "archive.h", "openssl/")
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
