@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <iostream>
 #include <string>
+#include <vector>
 
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include "host_runner/agent/service_launch.hpp"
 #include "host_runner/base/exit_code.hpp"
 #include "host_runner/base/version.hpp"
+#include "host_runner/wasm/compile.hpp"
 
 int main(int argc, char** argv) {
     using namespace host_runner;
@@ -34,6 +36,13 @@ int main(int argc, char** argv) {
     auto* launch = app.add_subcommand("launch", "Becomes a service's program; the agent starts it");
     std::string request;
     launch->add_option("REQUEST", request, "What to run and how, as JSON")->required();
+    auto* compile =
+        app.add_subcommand("compile", "Compiles one WebAssembly module, from descriptor 0 to 3");
+    std::vector<std::string> limits;
+    compile
+        ->add_option("LIMIT", limits,
+                     "Bytes of module, artifact and memory; seconds of processor time")
+        ->required();
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -42,6 +51,8 @@ int main(int argc, char** argv) {
     }
     if (boot->parsed())
         return agent::run_agent({}, program);
+    if (compile->parsed())
+        return wasm::compile_main(limits);
     const auto decoded = agent::decode_launch_request(request);
     if (!decoded) {
         std::cerr << "guest_agent: " << decoded.error().describe() << '\n';
