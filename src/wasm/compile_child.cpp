@@ -89,6 +89,12 @@ Result<void> run_child(std::span<const std::string> arguments) {
     return write_all(artifact_number, artifact);
 }
 
+/// The last words of Rust's and C++'s allocators.
+bool ran_out_of_memory(const std::string& words) {
+    return words.find("memory allocation of") != std::string::npos ||
+           words.find("bad_alloc") != std::string::npos;
+}
+
 Error child_failure(const CapturedOutput& output, const CompileLimits& limits) {
     Error error;
     if (output.status.exited) {
@@ -110,7 +116,7 @@ Error child_failure(const CapturedOutput& output, const CompileLimits& limits) {
         error.code = ErrorCode::resource_exhausted;
         error.message =
             fmt::format("The compiled module is larger than {} bytes", limits.artifact_bytes);
-    } else if (signal == SIGABRT && output.err.find("memory allocation of") != std::string::npos) {
+    } else if (signal == SIGABRT && ran_out_of_memory(output.err)) {
         error.code = ErrorCode::resource_exhausted;
         error.message = fmt::format("Compiling the module took more than {} MiB of memory",
                                     limits.memory_bytes >> 20);

@@ -27,14 +27,14 @@ pub struct hr_store_limits {
 
 impl ResourceLimiter for hr_store_limits {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        // What the module's own maximum forbids is not our limit's doing.
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
         let growth = desired.saturating_sub(current) as u64;
         let total = self.memory_bytes.saturating_add(growth);
         if total > self.memory_limit_bytes {
             self.memory_refused_bytes = total;
+            return Ok(false);
+        }
+        // What the module's own maximum forbids is not our limit's doing.
+        if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
         self.memory_bytes = total;
@@ -50,14 +50,11 @@ impl ResourceLimiter for hr_store_limits {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
         if desired as u64 > self.table_limit_elements {
             self.table_refused_elements = desired as u64;
             return Ok(false);
         }
-        Ok(true)
+        Ok(maximum.is_none_or(|maximum| desired <= maximum))
     }
 
     fn instances(&self) -> usize {
