@@ -82,7 +82,7 @@ TEST_F(Call, ends_a_bottomless_recursion_as_a_limit) {
 }
 
 TEST_F(Call, ends_an_endless_loop_at_its_deadline) {
-    const auto outcome = run(within(milliseconds(30), request_of("spin")));
+    const auto outcome = run(within(milliseconds(200), request_of("spin")));
     EXPECT_EQ(outcome.end, CallEnd::timed_out);
     EXPECT_FALSE(outcome.backtrace.empty()) << "where it looped is worth knowing";
 }
@@ -201,6 +201,7 @@ protected:
         std::thread occupant([this] {
             auto request = request_of("spin");
             request.deadline.cancel_fd = cancel.get();
+            request.wait_for_place = std::chrono::seconds(60);
             EXPECT_EQ(engine.call(deeds, request)->end, CallEnd::cancelled);
         });
         // Full once a call that does not wait is refused.
