@@ -37,7 +37,9 @@ TEST(Engine, refuses_settings_out_of_range) {
 TEST(Engine, says_so_when_the_address_space_is_too_small) {
     if (sanitized)
         GTEST_SKIP() << "a sanitizer's own address space is larger than any limit that would tell";
-    // In a child, whose limit can go down.
+    // In a child, whose limit can go down; executed anew, because the compiler's threads must not
+    // be forked.
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
     EXPECT_EXIT(make_an_engine_in(std::uint64_t{8} << 30), testing::ExitedWithCode(0),
                 "address space");
 }
