@@ -29,6 +29,8 @@ constexpr std::size_t max_text_bytes = 128UL * 1024;
 constexpr std::size_t max_arguments = 1024;
 constexpr std::size_t max_variables = 1024;
 constexpr std::size_t max_mounts = 256;
+/// What 32-bit WebAssembly can address.
+constexpr std::uint64_t max_module_memory_bytes = 4ULL << 30;
 constexpr std::uint64_t max_duration_ms = 365ULL * 24 * 3600 * 1000;
 
 struct RestartWord {
@@ -48,6 +50,12 @@ constexpr std::array<ConditionWord, 3> condition_words{
     {{DependencyCondition::started, "service_started"},
      {DependencyCondition::healthy, "service_healthy"},
      {DependencyCondition::completed_successfully, "service_completed_successfully"}}};
+
+struct WorldWord {
+    World world;
+    std::string_view word;
+};
+constexpr std::array<WorldWord, 1> world_words{{{World::command, "command"}}};
 
 std::string_view to_word(RestartPolicy policy) {
     return std::find_if(restart_words.begin(), restart_words.end(),
@@ -69,6 +77,13 @@ ordered_json encode_health_check(const AppHealthCheck& check) {
             {"timeout_ms", check.timeout.count()},
             {"start_period_ms", check.start_period.count()},
             {"retries", check.retries}};
+}
+
+ordered_json encode_module(const AppModule& module) {
+    return {{"file", module.file},
+            {"world", to_string(module.world)},
+            {"memory_bytes", module.memory_bytes},
+            {"timeout_ms", module.timeout.count()}};
 }
 
 ordered_json encode_service(const AppService& service) {
@@ -95,6 +110,8 @@ ordered_json encode_service(const AppService& service) {
                         {"ports", service.ports}};
     for (const auto& [name, value] : service.environment)
         result["environment"][name] = value;
+    if (service.module)
+        result["module"] = encode_module(*service.module);
     if (service.health_check)
         result["health_check"] = encode_health_check(*service.health_check);
     if (service.memory_limit_bytes)
@@ -175,6 +192,18 @@ Result<AppService::Mount> decode_mount(const json& value, const std::string& whe
     return mount;
 }
 
+Result<AppModule> decode_module(const json& value, const std::string& where) {
+    AppModule module;
+    HR_TRY(auto members, Members::of(value, where));
+    HR_TRY(module.file, members.text("file", max_path_bytes));
+    HR_TRY(const auto world, members.text("world", max_name_bytes));
+    HR_TRY(module.world, parse_world(world));
+    HR_TRY(module.memory_bytes, members.number("memory_bytes", max_module_memory_bytes));
+    HR_TRY(module.timeout, decode_duration(members, "timeout_ms"));
+    HR_CHECK(members.finish());
+    return module;
+}
+
 Result<AppService> decode_service(const json& value) {
     AppService service;
     HR_TRY(auto members, Members::of(value, "a service"));
@@ -212,6 +241,10 @@ Result<AppService> decode_service(const json& value) {
             return fail(ErrorCode::invalid_argument,
                         fmt::format("Each port of {} must be a number from 1 to 65535", where));
         service.ports.push_back(port.get<std::uint16_t>());
+    }
+    if (members.has("module")) {
+        HR_TRY(const json* module, members.object("module", 16));
+        HR_TRY(service.module, decode_module(*module, "module of " + where));
     }
     if (members.has("health_check")) {
         HR_TRY(const json* health_check, members.object("health_check", 16));
@@ -306,14 +339,30 @@ Result<void> check_duration(milliseconds duration, const std::string& what) {
     return {};
 }
 
+bool has_file(const AppCompose& app, const std::string& name) {
+    return std::any_of(app.files.begin(), app.files.end(),
+                       [&](const auto& file) { return file.name == name; });
+}
+
+Result<void> check_module(const AppModule& module, const AppCompose& app,
+                          const std::string& where) {
+    if (!has_file(app, module.file))
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} runs the module '{}', which is no file of the app", where,
+                                module.file));
+    if (module.memory_bytes == 0 || module.memory_bytes > max_module_memory_bytes)
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("The memory of the module of {} must be above 0 and at most 4 GiB", where));
+    return check_duration(module.timeout, "The time-out of " + where);
+}
+
 Result<void> check_mount(const AppService::Mount& mount, const AppCompose& app,
                          const std::string& where) {
     HR_CHECK(check_absolute_path(mount.target, "A mount's target in " + where));
-    const bool is_known =
-        mount.is_file
-            ? std::any_of(app.files.begin(), app.files.end(),
-                          [&](const auto& file) { return file.name == mount.source; })
-            : std::find(app.volumes.begin(), app.volumes.end(), mount.source) != app.volumes.end();
+    const bool is_known = mount.is_file ? has_file(app, mount.source)
+                                        : std::find(app.volumes.begin(), app.volumes.end(),
+                                                    mount.source) != app.volumes.end();
     if (!is_known)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} mounts '{}', which is no {} of the app", where, mount.source,
@@ -336,6 +385,21 @@ Result<void> check_file(const AppFile& file) {
 
 } // namespace
 
+std::string_view to_string(World world) noexcept {
+    return std::find_if(world_words.begin(), world_words.end(),
+                        [&](const auto& row) { return row.world == world; })
+        ->word;
+}
+
+Result<World> parse_world(std::string_view word) {
+    const auto row = std::find_if(world_words.begin(), world_words.end(),
+                                  [&](const auto& entry) { return entry.word == word; });
+    if (row == world_words.end())
+        return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a world", word),
+                    "the world of this version is: command");
+    return row->world;
+}
+
 bool is_plain_text(std::string_view text) {
     if (text.find('\0') != std::string_view::npos)
         return false;
@@ -351,6 +415,8 @@ Result<void> check_app_service(const AppService& service, const AppCompose& app)
     HR_CHECK(check_name(service.name, "service"));
     const std::string where = fmt::format("service '{}'", service.name);
     HR_CHECK(check_command(service.command, "the command of " + where));
+    if (service.module)
+        HR_CHECK(check_module(*service.module, app, where));
     if (service.environment.size() > max_variables)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} has more than {} variables", where, max_variables));

@@ -16,6 +16,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
 #include "host_runner/crypto/digest.hpp"
+#include "host_runner/spec/wasm_module.hpp"
 #include "shell_words.hpp"
 #include "text.hpp"
 #include "yaml_value.hpp"
@@ -338,13 +339,6 @@ private:
             for (const auto& service : services) {
                 std::string image;
                 HR_TRY(const auto kind, kind_of(service.value, folder_, image));
-                if (kind == Kind::wasm)
-                    return service.at_key.fail(
-                        fmt::format("Service '{}' is a WebAssembly program, and WebAssembly "
-                                    "services are not in this version yet",
-                                    service.key),
-                        "run a program of the image instead: command: [PROGRAM, ARGUMENT]",
-                        ErrorCode::unsupported);
                 if (kind == Kind::container)
                     return service.at_key.fail(
                         fmt::format("Service '{}' wants the container image {}, but the guest of "
@@ -373,10 +367,19 @@ private:
     Result<void> read_service(const YamlValue::Entry& entry) {
         AppService service;
         service.name = entry.key;
-        HR_TRY(const auto fields,
-               entry.value.fields({"command", "entrypoint", "environment", "depends_on", "restart",
-                                   "healthcheck", "ports", "volumes", "working_dir", "user",
-                                   "stop_grace_period", "mem_limit", "pids_limit"}));
+        std::string image;
+        HR_TRY(const auto kind, kind_of(entry.value, folder_, image));
+        HR_TRY(
+            const auto fields,
+            kind == Kind::wasm
+                ? entry.value.fields({"image", "platform", "command", "environment", "depends_on",
+                                      "restart", "healthcheck", "ports", "volumes", "user",
+                                      "stop_grace_period", "mem_limit", "pids_limit"})
+                : entry.value.fields({"command", "entrypoint", "environment", "depends_on",
+                                      "restart", "healthcheck", "ports", "volumes", "working_dir",
+                                      "user", "stop_grace_period", "mem_limit", "pids_limit"}));
+        if (kind == Kind::wasm)
+            HR_CHECK(read_module(entry, fields, image, service));
         // An entry point comes before the command, as in Compose.
         for (const auto* key : {"entrypoint", "command"})
             if (const auto* value = fields.find(key)) {
@@ -421,7 +424,7 @@ private:
             HR_CHECK(read_pids_limit(*value, service));
         if (const auto* value = fields.find("x-limits"))
             HR_CHECK(read_limits(*value, service));
-        if (const auto* value = fields.find("x-world"))
+        if (const auto* value = fields.find("x-world"); value != nullptr && !service.module)
             return value->fail("x-world is for WebAssembly services only",
                                "remove it, or name a module: image: ./NAME.wasm");
         if (auto checked = protocol::check_app_service(service, result_.app); !checked)
@@ -430,13 +433,69 @@ private:
         return {};
     }
 
+    /// The file of a WebAssembly service, its world, and its argv[0].
+    Result<void> read_module(const YamlValue::Entry& entry, const YamlValue::Fields& fields,
+                             const std::string& image, AppService& service) {
+        const auto* place = fields.find("image");
+        if (place == nullptr)
+            return entry.at_key.fail(fmt::format("Service '{}' names no module", entry.key),
+                                     "image: ./NAME.wasm");
+        if (const auto* platform = fields.find("platform")) {
+            HR_TRY(const auto word, platform->text());
+            if (word != "wasi/wasm" && word != "wasi/wasm32")
+                return platform->fail(fmt::format("'{}' is no platform of this guest", word),
+                                      "wasi/wasm");
+        }
+        if (path_exists(join_path(join_path(folder_, image), "oci-layout")))
+            return place->fail("OCI layout folders are not in this version yet",
+                               "name the module's file: image: ./NAME.wasm",
+                               ErrorCode::unsupported);
+        HR_CHECK(add_file(*place, image));
+        const auto at_place = [&](Error error) {
+            return place->locate(std::move(error));
+        };
+        const auto& path =
+            std::find_if(result_.files.begin(), result_.files.end(), [&](const auto& file) {
+                return file.entry.name == image;
+            })->path;
+        HR_TRY(const auto bytes, read_file(path, max_files_bytes).map_error(at_place));
+        HR_TRY(const auto module, describe_wasm(bytes).map_error(at_place));
+        service.module = protocol::AppModule{};
+        service.module->file = image;
+        // A world that is named must fit too: what is wrong is better known now than in the guest.
+        HR_TRY(service.module->world, guess_world(module).map_error(at_place));
+        if (const auto* value = fields.find("x-world")) {
+            HR_TRY(service.module->world, value->parsed(protocol::parse_world));
+        }
+        service.command.push_back(base_name(image));
+        return {};
+    }
+
+    static Result<void> read_module_limit(const YamlValue::Entry& entry,
+                                          protocol::AppModule& module) {
+        if (entry.key == "memory") {
+            HR_TRY(module.memory_bytes, entry.value.parsed(parse_compose_size));
+            return {};
+        }
+        if (entry.key == "timeout") {
+            HR_TRY(module.timeout, entry.value.parsed([](const std::string& text) {
+                return parse_duration(text);
+            }));
+            return {};
+        }
+        return entry.at_key.fail(fmt::format("The limit '{}' is not known for a module", entry.key),
+                                 "known are: memory, timeout, pids");
+    }
+
     static Result<void> read_limits(const YamlValue& value, AppService& service) {
         HR_TRY(const auto entries, value.entries());
         for (const auto& entry : entries) {
-            if (entry.key == "memory")
-                HR_CHECK(read_memory_limit(entry.value, service));
-            else if (entry.key == "pids")
+            if (entry.key == "pids")
                 HR_CHECK(read_pids_limit(entry.value, service));
+            else if (service.module)
+                HR_CHECK(read_module_limit(entry, *service.module));
+            else if (entry.key == "memory")
+                HR_CHECK(read_memory_limit(entry.value, service));
             else
                 return entry.at_key.fail(
                     fmt::format("The limit '{}' is not known for a program", entry.key),
@@ -450,6 +509,9 @@ private:
         for (const auto& item : items) {
             HR_TRY(const auto mappings, read_port(item));
             for (const auto& mapping : mappings) {
+                if (service.module && mapping.protocol != Protocol::tcp)
+                    return item.fail("A WebAssembly service gets TCP sockets only",
+                                     "leave out /udp");
                 for (const auto& other : result_.ports)
                     if (conflicts(other, mapping))
                         return item.fail(fmt::format("{} and {} cannot both be forwarded",

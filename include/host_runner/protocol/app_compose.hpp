@@ -38,9 +38,27 @@ struct AppHealthCheck {
     std::uint32_t retries = 3;
 };
 
+/// What a WebAssembly module is run as.
+enum class World {
+    command, ///< A WASI preview 1 program with `_start`.
+};
+[[nodiscard]] std::string_view to_string(World world) noexcept;
+/// @errors invalid_argument: names the worlds there are
+[[nodiscard]] Result<World> parse_world(std::string_view word);
+
+struct AppModule {
+    std::string file; ///< A `name` in AppCompose::files.
+    World world = World::command;
+    std::uint64_t memory_bytes = 64UL << 20; ///< Linear memory of one instance, at most.
+    std::chrono::milliseconds timeout{0};    ///< Of one call; 0: none.
+};
+
 struct AppService {
     std::string name;
-    std::vector<std::string> command; ///< A program of the image (absolute path or looked up).
+    /// A program of the image (absolute path or looked up) and its arguments; with `module` the
+    /// module's argv.
+    std::vector<std::string> command;
+    std::optional<AppModule> module; ///< A WebAssembly service.
     std::map<std::string, std::string> environment;
     std::string working_directory; ///< Empty: "/".
     std::string user;              ///< Empty: the image's unprivileged default. Name or uid[:gid].

@@ -39,7 +39,10 @@ AppCompose full_app() {
     web.ports = {8080};
     auto db = make_service("db");
     db.health_check = AppHealthCheck{{"/bin/check"}, 1s, 2s, 500ms, 4};
-    app.services = {web, db};
+    auto task = make_service("task");
+    app.files.push_back({"./task.wasm", std::string(64, 'b'), 99});
+    task.module = AppModule{"./task.wasm", World::command, 16UL << 20, 90s};
+    app.services = {web, db, task};
     return app;
 }
 
@@ -80,6 +83,30 @@ TEST(AppCompose, decodes_to_what_was_encoded) {
     EXPECT_EQ(web.memory_limit_bytes, 64U << 20);
     EXPECT_TRUE(web.mounts.at(1).is_file);
     EXPECT_EQ(app->services.at(1).health_check->start_period, 500ms);
+    const auto& module = app->services.at(2).module;
+    ASSERT_TRUE(module);
+    EXPECT_EQ(module->file, "./task.wasm");
+    EXPECT_EQ(module->world, World::command);
+    EXPECT_EQ(module->memory_bytes, 16U << 20);
+    EXPECT_EQ(module->timeout, 90s);
+}
+
+TEST(AppCompose, encodes_a_module_to_exactly_these_bytes) {
+    EXPECT_THAT(encode_app_compose(full_app()),
+                HasSubstr(R"("module":{"file":"./task.wasm","world":"command",)"
+                          R"("memory_bytes":16777216,"timeout_ms":90000})"));
+}
+
+TEST(AppCompose, checks_a_module) {
+    EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->file = "./other.wasm"; }),
+                HasSubstr("'./other.wasm', which is no file of the app"));
+    for (const std::uint64_t bytes : {std::uint64_t{0}, (std::uint64_t{4} << 30U) + 1})
+        EXPECT_THAT(
+            problem_after([bytes](auto& app) { app.services[2].module->memory_bytes = bytes; }),
+            HasSubstr("at most 4 GiB"));
+    EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->timeout = -1ms; }),
+                HasSubstr("The time-out of service 'task'"));
+    EXPECT_THAT(parse_world("wasi-http").error().hint, HasSubstr("command"));
 }
 
 TEST(AppCompose, is_not_decoded_for_another_runner) {

@@ -209,16 +209,6 @@ TEST(ComposeService, of_a_container_image_is_unsupported_whatever_else_it_says) 
                                                    "container image nginx:1"));
 }
 
-TEST(ComposeService, of_a_wasm_module_is_unsupported_for_now) {
-    for (const auto* lines : {"image: ./a.wasm", "{image: x, platform: wasi/wasm}"}) {
-        const auto result = resolve(std::string("services:\n  web:\n    ") + lines + "\n");
-        ASSERT_FALSE(result);
-        EXPECT_EQ(result.error().code, ErrorCode::unsupported);
-        EXPECT_THAT(result.error().message,
-                    HasSubstr("WebAssembly services are not in this version yet"));
-    }
-}
-
 TEST(ComposeService, without_a_program_is_an_error) {
     EXPECT_THAT(error_of("services:\n  web: {user: a}\n"),
                 StartsWith("hello.yaml:2:3: Service 'web' names no program"));
@@ -231,6 +221,101 @@ TEST(ComposeService, with_a_bad_name_is_an_error_at_its_place) {
 
 TEST(ComposeService, x_world_is_for_wasm_only) {
     EXPECT_THAT(service_error("    x-world: command"), HasSubstr("WebAssembly services only"));
+}
+
+// ---- WebAssembly -------------------------------------------------------------------------------
+
+/// A folder with modules beside its compose file.
+class ComposeModule : public testing::Test {
+protected:
+    ComposeModule() {
+        for (const auto* name : {"site", "missing_imports", "reactor"}) {
+            const auto file = std::string(name) + ".wasm";
+            std::filesystem::copy_file(
+                std::string(HOST_RUNNER_SOURCE_DIR "/tests/fixtures/wasm/") + file, folder / file);
+        }
+        write(folder / "component.wasm", std::string("\0asm\x0d\0\x01\0", 8));
+        write(folder / "text.wasm", "(module)");
+    }
+    Result<protocol::AppService> resolve_service(const std::string& lines) {
+        HR_TRY(auto resolved,
+               resolve("services:\n  web:\n" + lines + "\n", {}, folder / "compose.yaml"));
+        files = resolved.app.files;
+        return std::move(resolved.app.services.at(0));
+    }
+    std::string error_of(const std::string& lines) {
+        const auto service = resolve_service(lines);
+        return service ? "none" : service.error().message;
+    }
+    TemporaryDirectory folder;
+    std::vector<protocol::AppFile> files;
+};
+
+TEST_F(ComposeModule, is_delivered_and_run_as_a_command) {
+    const auto service = resolve_service("    image: ./site.wasm\n    command: [\"two words\"]");
+    ASSERT_TRUE(service) << service.error().describe();
+    ASSERT_TRUE(service->module);
+    EXPECT_EQ(service->module->file, "./site.wasm");
+    EXPECT_EQ(service->module->world, protocol::World::command);
+    EXPECT_EQ(service->module->memory_bytes, 64U << 20);
+    EXPECT_EQ(service->module->timeout, 0ms);
+    EXPECT_THAT(service->command, ElementsAre("site.wasm", "two words"));
+    ASSERT_EQ(files.size(), 1U);
+    EXPECT_EQ(files[0].name, "./site.wasm");
+}
+
+TEST_F(ComposeModule, takes_the_rest_of_a_service_as_programs_do) {
+    const auto service = resolve_service("    image: ./site.wasm\n"
+                                         "    platform: wasi/wasm\n"
+                                         "    x-world: command\n"
+                                         "    ports: [\"8080:80\"]\n"
+                                         "    environment: {GREETING: hi}\n"
+                                         "    restart: always\n"
+                                         "    x-limits: {memory: 16M, timeout: 90s, pids: 9}");
+    ASSERT_TRUE(service) << service.error().describe();
+    EXPECT_EQ(service->module->memory_bytes, 16U << 20);
+    EXPECT_EQ(service->module->timeout, 90s);
+    EXPECT_EQ(service->pids_limit, 9U);
+    EXPECT_FALSE(service->memory_limit_bytes);
+    EXPECT_THAT(service->ports, ElementsAre(80));
+    EXPECT_THAT(service->environment, ElementsAre(Pair("GREETING", "hi")));
+}
+
+TEST_F(ComposeModule, that_is_none_is_refused_at_its_place) {
+    EXPECT_THAT(error_of("    image: ./text.wasm"),
+                HasSubstr("compose.yaml:3:12: This is no WebAssembly module"));
+    EXPECT_THAT(error_of("    image: ./absent.wasm"), HasSubstr("absent.wasm"));
+    EXPECT_THAT(error_of("    platform: wasi/wasm"), HasSubstr("names no module"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    platform: wasi/other"),
+                HasSubstr("'wasi/other' is no platform"));
+}
+
+TEST_F(ComposeModule, that_suits_no_world_says_why) {
+    EXPECT_THAT(error_of("    image: ./missing_imports.wasm"),
+                HasSubstr("No world offers the import"));
+    EXPECT_THAT(error_of("    image: ./reactor.wasm"), HasSubstr("exports no _start"));
+    EXPECT_THAT(error_of("    image: ./component.wasm"), HasSubstr("components are not in this"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: wasi-http"),
+                HasSubstr("'wasi-http' is not a world"));
+}
+
+TEST_F(ComposeModule, in_an_oci_layout_is_not_supported_yet) {
+    ASSERT_TRUE(make_directories(folder / "layout"));
+    write(folder / "layout/oci-layout", "{}");
+    const auto service = resolve_service("    image: ./layout");
+    ASSERT_FALSE(service);
+    EXPECT_EQ(service.error().code, ErrorCode::unsupported);
+}
+
+TEST_F(ComposeModule, gets_tcp_ports_only) {
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    ports: [\"53:53/udp\"]"),
+                HasSubstr("compose.yaml:4:13: A WebAssembly service gets TCP sockets only"));
+}
+
+TEST_F(ComposeModule, has_no_working_directory_and_no_other_limits) {
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    working_dir: /x"), HasSubstr("working_dir"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-limits: {cpu: 1}"),
+                HasSubstr("'cpu' is not known for a module"));
 }
 
 // ---- command, environment ----------------------------------------------------------------------
