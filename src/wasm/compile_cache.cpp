@@ -5,6 +5,7 @@
 
 #include <cpuid.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -105,7 +106,7 @@ std::string compile_key(std::string_view module) {
 CompileCache::CompileCache(ProcessLauncher& launcher, std::vector<std::string> command,
                            std::string folder, CompileLimits limits)
     : launcher_(launcher), command_(std::move(command)), folder_(std::move(folder)),
-      limits_(limits) {}
+      limits_(std::move(limits)) {}
 
 Result<std::string> CompileCache::artifact(std::string_view module) {
     if (module.size() > limits_.module_bytes)
@@ -113,17 +114,37 @@ Result<std::string> CompileCache::artifact(std::string_view module) {
                     fmt::format("The module has {} bytes, more than {}", module.size(),
                                 limits_.module_bytes));
     HR_CHECK(make_private_folder(folder_));
-    const auto key = compile_key(module);
-    const auto path = join_path(folder_, key + ".cwasm");
+    const auto path = join_path(folder_, compile_key(module) + ".cwasm");
+    if (auto found = find(path))
+        return std::move(*found);
+    // Whoever comes while it is compiled waits, and finds it then.
+    const auto lock_path = path + ".lock";
+    const UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!lock || ::flock(lock.get(), LOCK_EX) != 0)
+        return fail_errno(fmt::format("Cannot lock {}", lock_path), errno);
+    if (auto found = find(path))
+        return std::move(*found);
+    auto artifact = compile_and_keep(module, path);
+    // One that was waiting holds the removed file then, and a new one another: both look again.
+    ::unlink(lock_path.c_str());
+    return artifact;
+}
+
+std::optional<std::string> CompileCache::find(const std::string& path) const {
     auto entry = read_file(path, limits_.artifact_bytes + 4096);
     if (entry) {
         auto artifact = unwrap(std::move(*entry), path);
         if (artifact)
-            return artifact;
+            return std::move(*artifact);
         log::warn("{}; compiling the module again", artifact.error().message);
     } else if (entry.error().code != ErrorCode::not_found) {
         log::warn("{}; compiling the module again", entry.error().message);
     }
+    return std::nullopt;
+}
+
+Result<std::string> CompileCache::compile_and_keep(std::string_view module,
+                                                   const std::string& path) {
     HR_TRY(const auto source, memory_file("module", module));
     HR_TRY(const auto target, memory_file("artifact", {}));
     HR_CHECK(compile_in_child(launcher_, command_, source.get(), target.get(), limits_));

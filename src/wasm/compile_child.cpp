@@ -148,6 +148,7 @@ Result<void> compile_in_child(ProcessLauncher& launcher, const std::vector<std::
     // The child needs nothing of ours, and a module's author must not learn it by a bug in the
     // compiler.
     spec.environment.emplace();
+    spec.user = limits.user;
     spec.stdin_fd = module_fd;
     spec.pass_fds = {{artifact_number, artifact_fd}};
     HR_TRY(const auto output, run_captured(launcher, spec, limits.wall, std::size_t{64} << 10));

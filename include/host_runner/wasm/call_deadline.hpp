@@ -6,13 +6,15 @@
 
 namespace host_runner::wasm {
 
-/// What ends a call into WebAssembly from outside: a point in time, and a descriptor that becomes readable on cancel.
+/// What ends a call into WebAssembly from outside: a point in time, and a descriptor that becomes
+/// readable on cancel.
 ///
-/// The engine enforces it between guest instructions; every host function that waits must enforce it too, because a guest
-/// that sleeps in the host runs no instructions.
+/// The engine enforces it between guest instructions; every host function that waits must enforce
+/// it too, because a guest that sleeps in the host runs no instructions.
 struct CallDeadline {
     std::optional<std::chrono::steady_clock::time_point> at; ///< No limit when empty.
-    int cancel_fd = -1; ///< An eventfd, readable once the call is cancelled; borrowed; -1 when nothing can cancel.
+    /// An eventfd, readable once the call is cancelled; borrowed; -1 when nothing can cancel.
+    int cancel_fd = -1;
 };
 
 } // namespace host_runner::wasm

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +19,8 @@
 namespace host_runner::wasm {
 
 struct CompileLimits {
+    /// Whom the child becomes; nullopt: it stays who we are.
+    std::optional<ProcessSpec::User> user;
     std::uint64_t module_bytes = std::uint64_t{64} << 20;
     std::uint64_t artifact_bytes = std::uint64_t{512} << 20;
     std::uint64_t memory_bytes = std::uint64_t{2}

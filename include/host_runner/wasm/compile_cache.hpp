@@ -7,6 +7,7 @@
 ///     HR_TRY(auto artifact, cache.artifact(module));   // compiles the first time
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,12 +36,17 @@ public:
                  CompileLimits limits = {});
 
     /// The artifact for `module`: from the folder, else compiled in a child and put there. A
-    /// damaged entry is made anew, with a warning in the log. Two processes may compile the same
-    /// module at once; either result is whole.
+    /// damaged entry is made anew, with a warning in the log. Processes that want the same module
+    /// at once wait for the one that compiles it.
     /// @errors as compile_in_child(); permission_denied: the folder is not ours alone
     [[nodiscard]] Result<std::string> artifact(std::string_view module);
 
 private:
+    /// @return nullopt: it is not there, or damaged
+    [[nodiscard]] std::optional<std::string> find(const std::string& path) const;
+    [[nodiscard]] Result<std::string> compile_and_keep(std::string_view module,
+                                                       const std::string& path);
+
     ProcessLauncher& launcher_;
     std::vector<std::string> command_;
     std::string folder_;

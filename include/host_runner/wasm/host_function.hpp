@@ -32,9 +32,13 @@ struct Trap {
 
 /// One call from a guest. Valid during the call only, on the thread that makes it.
 struct HostCall {
-    void* state = nullptr; ///< What the caller of the guest attached to this call; its type is agreed with the module's owner.
-    std::span<std::byte> memory; ///< The guest's exported linear memory as it is now; empty where the module has none.
-    std::span<const std::uint64_t> arguments; ///< In order; an i32 is zero-extended. As many as the function declares.
+    /// What the caller of the guest attached to this call; its type is agreed with the module's
+    /// owner.
+    void* state = nullptr;
+    /// The guest's exported linear memory as it is now; empty where the module has none.
+    std::span<std::byte> memory;
+    /// In order; an i32 is zero-extended. As many as the function declares.
+    std::span<const std::uint64_t> arguments;
 };
 
 /// The i32 result (ignored where the function declares none), or the trap that ends the guest.

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/wasm/compile_cache.hpp"
 
+#include <array>
+#include <atomic>
+#include <thread>
+
 #include <sys/stat.h>
 
 #include <gmock/gmock.h>
@@ -18,7 +22,7 @@ public:
         ++launched;
         return real_.launch(spec);
     }
-    int launched = 0;
+    std::atomic<int> launched = 0;
 
 private:
     ForkExecLauncher real_;
@@ -48,6 +52,16 @@ TEST_F(Cache, compiles_a_module_once) {
     EXPECT_EQ(*first, *second);
     EXPECT_EQ(launcher.launched, 1);
     EXPECT_TRUE(make_engine().load(*second));
+}
+
+TEST_F(Cache, compiles_a_module_once_for_all_who_want_it_at_the_same_time) {
+    std::array<std::thread, 8> threads;
+    for (auto& thread : threads)
+        thread = std::thread([this] { EXPECT_TRUE(make().artifact(module)); });
+    for (auto& thread : threads)
+        thread.join();
+    EXPECT_EQ(launcher.launched, 1);
+    EXPECT_EQ(list_directory(folder / "modules")->size(), 1U) << "no lock is left";
 }
 
 TEST_F(Cache, keeps_its_files_to_itself) {
