@@ -16,6 +16,7 @@
 #include "host_runner/base/exit_code.hpp"
 #include "host_runner/base/version.hpp"
 #include "host_runner/wasm/compile.hpp"
+#include "host_runner/wasm/worker/worker.hpp"
 
 int main(int argc, char** argv) {
     using namespace host_runner;
@@ -43,6 +44,8 @@ int main(int argc, char** argv) {
         ->add_option("LIMIT", limits,
                      "Bytes of module, artifact and memory; seconds of processor time")
         ->required();
+    auto* worker = app.add_subcommand("worker", "Runs one WebAssembly module; `launch` becomes it");
+    worker->add_option("REQUEST", request, "What to run and how, as JSON")->required();
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
@@ -53,6 +56,8 @@ int main(int argc, char** argv) {
         return agent::run_agent({}, program);
     if (compile->parsed())
         return wasm::compile_main(limits);
+    if (worker->parsed())
+        return wasm::worker::worker_main(request);
     const auto decoded = agent::decode_launch_request(request);
     if (!decoded) {
         std::cerr << "guest_agent: " << decoded.error().describe() << '\n';

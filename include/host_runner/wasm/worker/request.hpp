@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+/// What a worker is told on its command line. The module's environment is the worker's own, so that
+/// it does not stand in argv, which every process may read.
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "host_runner/base/error.hpp"
+
+namespace host_runner::wasm::worker {
+
+struct Request {
+    int artifact_fd = -1; ///< A file with the compiled code, read from where it is.
+    /// Gets "error TEXT\n" when the module cannot be run, and is closed when it is about to run:
+    /// its ports are open then. -1: nobody listens, and the error goes to stderr.
+    int report_fd = -1;
+    std::vector<std::string> arguments;   ///< Of the module, argv[0] first.
+    bool has_files = false;               ///< The worker's root folder is the module's.
+    std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.
+    std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
+    std::chrono::milliseconds timeout{0}; ///< 0: none.
+};
+
+[[nodiscard]] std::string encode_request(const Request& request);
+
+/// @errors invalid_argument
+[[nodiscard]] Result<Request> decode_request(std::string_view json);
+
+} // namespace host_runner::wasm::worker

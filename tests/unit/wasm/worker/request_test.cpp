@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host_runner/wasm/worker/request.hpp"
+
+#include <gmock/gmock.h>
+
+namespace host_runner::wasm::worker {
+namespace {
+
+using namespace std::chrono_literals;
+
+TEST(WorkerRequest, survives_its_encoding) {
+    Request request;
+    request.artifact_fd = 5;
+    request.report_fd = 3;
+    request.arguments = {"site.wasm", "two words", "\"quoted\"", ""};
+    request.has_files = true;
+    request.ports = {80, 65535};
+    request.memory_bytes = std::uint64_t{4} << 30U;
+    request.timeout = 90s;
+    const auto decoded = decode_request(encode_request(request));
+    ASSERT_TRUE(decoded) << decoded.error().describe();
+    EXPECT_EQ(decoded->artifact_fd, 5);
+    EXPECT_EQ(decoded->report_fd, 3);
+    EXPECT_EQ(decoded->arguments, request.arguments);
+    EXPECT_TRUE(decoded->has_files);
+    EXPECT_EQ(decoded->ports, request.ports);
+    EXPECT_EQ(decoded->memory_bytes, request.memory_bytes);
+    EXPECT_EQ(decoded->timeout, 90s);
+}
+
+TEST(WorkerRequest, refuses_what_is_none) {
+    for (const auto* text : {"", "{}", "[1]", R"({"arguments":"x"})"})
+        EXPECT_EQ(decode_request(text).error().code, ErrorCode::invalid_argument) << text;
+}
+
+} // namespace
+} // namespace host_runner::wasm::worker
