@@ -174,6 +174,9 @@ private:
     Result<void> boot() {
         set_up_power_button();
         HR_CHECK(bring_up_interface("lo"));
+        if (auto allowed = allow_low_ports(); !allowed)
+            logs_.say(fmt::format("Only root's services can listen below port 1024: {}",
+                                  allowed.error().describe()));
         if (path_exists(fmt::format("/sys/class/net/{}", network_card)))
             HR_CHECK(request_address());
         else
@@ -390,6 +393,57 @@ private:
 
 } // namespace
 
+namespace {
+
+/// Where the checked copy of a delivered file is.
+std::string delivered_file(const protocol::AppCompose& app, const GuestPaths& paths,
+                           const std::string& name) {
+    const auto file = std::find_if(app.files.begin(), app.files.end(),
+                                   [&](const auto& entry) { return entry.name == name; });
+    HR_ASSERT(file != app.files.end()); // decode_app_compose() checks it
+    return join_path(paths.state, "share/files/" + file->sha256);
+}
+
+LaunchRequest::Module prepare_module(const protocol::AppService& service,
+                                     const protocol::AppCompose& app, const GuestPaths& paths,
+                                     bool has_data_disk) {
+    LaunchRequest::Module module;
+    module.path = delivered_file(app, paths, service.module->file);
+    module.sha256 = base_name(module.path);
+    module.cache_folder = join_path(has_data_disk ? paths.data : paths.state, "modules");
+    module.root_folder = join_path(paths.state, "worker-root");
+    module.ports = service.ports;
+    module.memory_bytes = service.module->memory_bytes;
+    module.timeout = service.module->timeout;
+    return module;
+}
+
+Result<std::vector<LaunchRequest::BindMount>>
+prepare_mounts(const protocol::AppService& service, const ProcessSpec::User& user,
+               const protocol::AppCompose& app, const GuestPaths& paths, bool has_data_disk) {
+    std::vector<LaunchRequest::BindMount> mounts;
+    for (const auto& mount : service.mounts) {
+        std::string source;
+        if (mount.is_file) {
+            source = delivered_file(app, paths, mount.source);
+        } else {
+            if (!has_data_disk)
+                return fail(ErrorCode::wrong_state,
+                            fmt::format("It needs the volume {}, but this VM has no usable data "
+                                        "disk",
+                                        mount.source),
+                            "run it without the volume, or with --tee none");
+            source = join_path(paths.data, "volumes/" + mount.source);
+            HR_CHECK(make_volume(source, user));
+        }
+        // Delivered files are part of what was hashed: nobody changes them.
+        mounts.push_back({source, mount.target, mount.read_only || mount.is_file, mount.is_file});
+    }
+    return mounts;
+}
+
+} // namespace
+
 Result<std::vector<PreparedService>> prepare_services(const protocol::AppCompose& app,
                                                       const GuestPaths& paths, bool has_data_disk) {
     HR_TRY(const auto passwd, read_file(paths.passwd, max_text_file_bytes));
@@ -400,40 +454,27 @@ Result<std::vector<PreparedService>> prepare_services(const protocol::AppCompose
             error.message = fmt::format("Service {}: {}", service.name, error.message);
             return error;
         };
-        HR_TRY(const auto account, resolve_user(passwd, group, service.user).map_error(in_service));
+        HR_TRY(auto account, resolve_user(passwd, group, service.user).map_error(in_service));
         PreparedService prepared;
         prepared.service = service;
         prepared.launch.command = service.command;
-        prepared.launch.working_directory =
-            service.working_directory.empty() ? "/" : service.working_directory;
-        prepared.launch.user = account.ids;
         auto environment = service.environment;
-        environment.emplace("PATH", service_path);
-        environment.emplace("HOME", account.home);
+        if (service.module) {
+            if (service.user.empty())
+                account.ids = worker_user(service.name);
+            prepared.launch.module = prepare_module(service, app, paths, has_data_disk);
+        } else {
+            prepared.launch.working_directory =
+                service.working_directory.empty() ? "/" : service.working_directory;
+            environment.emplace("PATH", service_path);
+            environment.emplace("HOME", account.home);
+        }
+        prepared.launch.user = account.ids;
         for (const auto& [name, value] : environment)
             prepared.environment.push_back(fmt::format("{}={}", name, value));
-        for (const auto& mount : service.mounts) {
-            std::string source;
-            if (mount.is_file) {
-                const auto file =
-                    std::find_if(app.files.begin(), app.files.end(),
-                                 [&](const auto& entry) { return entry.name == mount.source; });
-                HR_ASSERT(file != app.files.end()); // decode_app_compose() checks it
-                source = join_path(paths.state, "share/files/" + file->sha256);
-            } else {
-                if (!has_data_disk)
-                    return fail(ErrorCode::wrong_state,
-                                fmt::format("Service {} needs the volume {}, but this VM has no "
-                                            "usable data disk",
-                                            service.name, mount.source),
-                                "run it without the volume, or with --tee none");
-                source = join_path(paths.data, "volumes/" + mount.source);
-                HR_CHECK(make_volume(source, account.ids).map_error(in_service));
-            }
-            // Delivered files are part of what was hashed: nobody changes them.
-            prepared.launch.mounts.push_back(
-                {source, mount.target, mount.read_only || mount.is_file, mount.is_file});
-        }
+        HR_TRY(
+            prepared.launch.mounts,
+            prepare_mounts(service, account.ids, app, paths, has_data_disk).map_error(in_service));
         result.push_back(std::move(prepared));
     }
     return result;

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cerrno>
 
+#include <fcntl.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -26,6 +28,14 @@ Result<void> bring_up_interface(std::string_view name) {
     request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
     if (::ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0)
         return fail_errno(fmt::format("Cannot bring up the interface {}", name), errno);
+    return {};
+}
+
+Result<void> allow_low_ports() {
+    const UniqueFd fd(
+        ::open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY | O_CLOEXEC));
+    if (!fd || ::write(fd.get(), "0", 1) != 1)
+        return fail_errno("Cannot set ip_unprivileged_port_start", errno);
     return {};
 }
 

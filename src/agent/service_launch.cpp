@@ -10,16 +10,21 @@
 #include <grp.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "host_runner/agent/users.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/unique_fd.hpp"
 #include "host_runner/crypto/digest.hpp"
+#include "host_runner/wasm/compile_cache.hpp"
+#include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::agent {
 
@@ -51,32 +56,62 @@ Result<void> make_target(const LaunchRequest::BindMount& mount) {
     return {};
 }
 
-Result<void> mount_all(const std::vector<LaunchRequest::BindMount>& mounts) {
-    if (mounts.empty())
+/// A mount of `mount.source` that is nowhere yet. Source: open_tree(2), mount_setattr(2)
+Result<UniqueFd> detached_mount(const LaunchRequest::BindMount& mount) {
+    UniqueFd tree(::open_tree(AT_FDCWD, mount.source.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+    if (!tree)
+        return fail_errno(fmt::format("Cannot mount {}", mount.source), errno);
+    mount_attr attributes{};
+    attributes.attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    if (mount.read_only)
+        attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    if (::mount_setattr(tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes) != 0)
+        return fail_errno(fmt::format("Cannot restrict the mount of {}", mount.source), errno);
+    return tree;
+}
+
+/// Makes an empty file system on `folder` this process's root, and nothing else visible.
+Result<void> enter_empty_root(const std::string& folder) {
+    // Room for mount targets only.
+    if (::mount("none", folder.c_str(), "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                "mode=0755,size=1m") != 0)
+        return fail_errno(fmt::format("Cannot mount a root on {}", folder), errno);
+    // The new root over the old one, which is then detached; see pivot_root(2).
+    if (::chdir(folder.c_str()) != 0 || ::syscall(SYS_pivot_root, ".", ".") != 0 ||
+        ::umount2(".", MNT_DETACH) != 0 || ::chdir("/") != 0)
+        return fail_errno(fmt::format("Cannot make {} the root", folder), errno);
+    return {};
+}
+
+/// @param root_folder empty: the mounts are put into the root that is there
+Result<void> mount_all(const std::vector<LaunchRequest::BindMount>& mounts,
+                       const std::string& root_folder) {
+    if (mounts.empty() && root_folder.empty())
         return {};
     if (::unshare(CLONE_NEWNS) != 0 ||
         ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
         return fail_errno("Cannot make a mount namespace", errno);
-    // All sources are opened first: a target may hide the source of a later one.
+    // All sources are opened first: a target, or the new root, may hide the source of a later one.
     std::vector<UniqueFd> sources;
     for (const auto& mount : mounts) {
-        sources.emplace_back(::open(mount.source.c_str(), O_PATH | O_CLOEXEC));
-        if (!sources.back())
-            return fail_errno(fmt::format("Cannot open {}", mount.source), errno);
+        HR_TRY(auto source, detached_mount(mount));
+        sources.push_back(std::move(source));
     }
+    if (!root_folder.empty())
+        HR_CHECK(enter_empty_root(root_folder));
     for (std::size_t i = 0; i < mounts.size(); ++i) {
-        const auto& mount = mounts[i];
-        HR_CHECK(make_target(mount));
-        const auto source = fmt::format("/proc/self/fd/{}", sources[i].get());
-        const unsigned long flags =
-            (mount.read_only ? MS_BIND | MS_REMOUNT | MS_RDONLY : MS_BIND | MS_REMOUNT) |
-            MS_NOSUID | MS_NODEV;
-        // The flags of a bind mount only count in a remount.
-        if (::mount(source.c_str(), mount.target.c_str(), nullptr, MS_BIND, nullptr) != 0 ||
-            ::mount("none", mount.target.c_str(), nullptr, flags, nullptr) != 0)
-            return fail_errno(fmt::format("Cannot mount {} on {}", mount.source, mount.target),
+        const auto& target = mounts[i].target;
+        HR_CHECK(make_target(mounts[i]));
+        if (::move_mount(sources[i].get(), "", AT_FDCWD, target.c_str(), MOVE_MOUNT_F_EMPTY_PATH) !=
+            0)
+            return fail_errno(fmt::format("Cannot mount {} on {}", mounts[i].source, target),
                               errno);
     }
+    mount_attr read_only{};
+    read_only.attr_set = MOUNT_ATTR_RDONLY;
+    if (!root_folder.empty() &&
+        ::mount_setattr(AT_FDCWD, "/", 0, &read_only, sizeof read_only) != 0)
+        return fail_errno("Cannot make the root read-only", errno);
     return {};
 }
 
@@ -122,32 +157,126 @@ Result<void> become(const ProcessSpec::User& user) {
     return {};
 }
 
-/// Returns only with an error.
-Result<void> run(const LaunchRequest& request) {
+Result<void> report_hash(const LaunchRequest& request, std::string_view sha256) {
+    if (request.report_fd < 0)
+        return {};
+    return write_all(request.report_fd, fmt::format("sha256 {}\n", sha256));
+}
+
+Result<void> set_inherited(int fd, bool inherited) {
+    if (fd >= 0 && ::fcntl(fd, F_SETFD, inherited ? 0 : FD_CLOEXEC) != 0)
+        return fail_errno(fmt::format("Cannot prepare descriptor {}", fd), errno);
+    return {};
+}
+
+std::vector<char*> to_argv(const std::vector<std::string>& arguments) {
+    std::vector<char*> argv;
+    for (const auto& argument : arguments)
+        argv.push_back(const_cast<char*>(argument.c_str())); // NOLINT: exec's historic type
+    argv.push_back(nullptr);
+    return argv;
+}
+
+/// What both kinds of service go through, up to their root folder.
+Result<void> settle(const LaunchRequest& request, const std::string& root_folder) {
     if (!request.cgroup.empty())
         HR_CHECK(join_cgroup(request.cgroup));
-    HR_CHECK(mount_all(request.mounts));
+    HR_CHECK(mount_all(request.mounts, root_folder));
     if (!request.terminal.empty())
         HR_CHECK(take_terminal(request.terminal));
+    return {};
+}
+
+/// Returns only with an error.
+Result<void> run_program(const LaunchRequest& request) {
+    HR_CHECK(settle(request, ""));
     if (!request.working_directory.empty() && ::chdir(request.working_directory.c_str()) != 0)
         return fail_errno(
             fmt::format("Cannot enter the working directory {}", request.working_directory), errno);
     HR_TRY(const auto program, find_program(request.command.front()));
-    if (request.report_fd >= 0) {
-        // Before the change of user, who may be allowed to execute the file but not to read it.
-        HR_TRY(const auto digest, crypto::sha256_file(program));
-        HR_CHECK(write_all(request.report_fd, fmt::format("sha256 {}\n", crypto::to_hex(digest))));
-    }
+    // Before the change of user, who may be allowed to execute the file but not to read it.
+    HR_TRY(const auto digest, crypto::sha256_file(program));
     if (request.user)
         HR_CHECK(become(*request.user));
-    if (request.report_fd >= 0 && ::fcntl(request.report_fd, F_SETFD, FD_CLOEXEC) != 0)
-        return fail_errno("Cannot prepare the report", errno);
-    std::vector<char*> argv;
-    for (const auto& argument : request.command)
-        argv.push_back(const_cast<char*>(argument.c_str())); // NOLINT: exec's historic type
-    argv.push_back(nullptr);
-    ::execv(program.c_str(), argv.data());
+    HR_CHECK(report_hash(request, crypto::to_hex(digest)));
+    // The exec ends the report.
+    HR_CHECK(set_inherited(request.report_fd, false));
+    ::execv(program.c_str(), to_argv(request.command).data());
     return fail_errno(fmt::format("Cannot execute {}", program), errno);
+}
+
+/// The module's native code, at its start.
+Result<UniqueFd> compile_module(const LaunchRequest::Module& module) {
+    wasm::CompileLimits limits;
+    // It shall not be able to touch what belongs to any service, nor be touched by one.
+    limits.user = ProcessSpec::User{compiler_uid, compiler_uid, {}};
+    HR_TRY(const auto bytes, read_file(module.path, limits.module_bytes));
+    // The bytes that are compiled are those that were checked.
+    if (const auto found = crypto::sha256_hex(bytes); found != module.sha256)
+        return fail(ErrorCode::corrupt_data,
+                    fmt::format("The module {} has the SHA-256 {}, but the manifest names {}",
+                                module.path, found, module.sha256));
+    ForkExecLauncher launcher;
+    wasm::CompileCache cache(launcher, {"/proc/self/exe", "compile"}, module.cache_folder, limits);
+    HR_TRY(const auto artifact, cache.artifact(bytes));
+    UniqueFd file(::memfd_create("artifact", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!file)
+        return fail_errno("Cannot make a file in memory", errno);
+    HR_CHECK(write_all(file.get(), artifact));
+    if (::fcntl(file.get(), F_ADD_SEALS,
+                F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
+        ::lseek(file.get(), 0, SEEK_SET) != 0)
+        return fail_errno("Cannot seal the compiled module", errno);
+    return file;
+}
+
+/// Returns only with an error.
+Result<void> run_module(const LaunchRequest& request) {
+    const auto& module = *request.module;
+    // Outside the service's cgroup, whose limits are for the service.
+    HR_TRY(const auto artifact, compile_module(module));
+    // The new root has no file to execute.
+    const UniqueFd program(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
+    if (!program)
+        return fail_errno("Cannot open the agent's program", errno);
+    HR_CHECK(make_directories(module.root_folder, 0755));
+    HR_CHECK(settle(request, module.root_folder));
+    if (request.user)
+        HR_CHECK(become(*request.user));
+    HR_CHECK(report_hash(request, module.sha256));
+
+    wasm::worker::Request worker;
+    worker.arguments = request.command;
+    worker.artifact_fd = artifact.get();
+    worker.report_fd = request.report_fd;
+    worker.has_files = !request.mounts.empty();
+    worker.ports = module.ports;
+    worker.memory_bytes = module.memory_bytes;
+    worker.timeout = module.timeout;
+    const std::vector<std::string> command{"guest_agent", "worker",
+                                           wasm::worker::encode_request(worker)};
+    HR_CHECK(set_inherited(artifact.get(), true));
+    ::syscall(SYS_execveat, program.get(), "", to_argv(command).data(), environ, AT_EMPTY_PATH);
+    return fail_errno("Cannot execute the worker", errno);
+}
+
+/// Returns only with an error.
+Result<void> run(const LaunchRequest& request) {
+    return request.module ? run_module(request) : run_program(request);
+}
+
+/// Throws nlohmann::json::exception.
+LaunchRequest::Module decode_module(const nlohmann::json& json) {
+    LaunchRequest::Module module;
+    json.at("path").get_to(module.path);
+    json.at("sha256").get_to(module.sha256);
+    json.at("cache_folder").get_to(module.cache_folder);
+    json.at("root_folder").get_to(module.root_folder);
+    json.at("ports").get_to(module.ports);
+    json.at("memory_bytes").get_to(module.memory_bytes);
+    module.timeout =
+        std::chrono::milliseconds(json.at("timeout_ms").get<std::chrono::milliseconds::rep>());
+    return module;
 }
 
 } // namespace
@@ -159,6 +288,14 @@ std::string encode_launch_request(const LaunchRequest& request) {
                                 {"terminal", request.terminal},
                                 {"report_fd", request.report_fd},
                                 {"mounts", nlohmann::ordered_json::array()}};
+    if (const auto& module = request.module)
+        json["module"] = {{"path", module->path},
+                          {"sha256", module->sha256},
+                          {"cache_folder", module->cache_folder},
+                          {"root_folder", module->root_folder},
+                          {"ports", module->ports},
+                          {"memory_bytes", module->memory_bytes},
+                          {"timeout_ms", module->timeout.count()}};
     if (request.user)
         json["user"] = {{"uid", request.user->uid},
                         {"gid", request.user->gid},
@@ -180,6 +317,8 @@ Result<LaunchRequest> decode_launch_request(std::string_view text) {
         json.at("working_directory").get_to(request.working_directory);
         json.at("terminal").get_to(request.terminal);
         json.at("report_fd").get_to(request.report_fd);
+        if (const auto module = json.find("module"); module != json.end())
+            request.module = decode_module(*module);
         if (const auto user = json.find("user"); user != json.end())
             request.user =
                 ProcessSpec::User{user->at("uid").get<uid_t>(), user->at("gid").get<gid_t>(),

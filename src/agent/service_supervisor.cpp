@@ -344,6 +344,7 @@ void ServiceSupervisor::schedule_check(Service& service) {
 void ServiceSupervisor::run_check(Service& service) {
     const auto& check = *service.prepared.service.health_check;
     auto request = service.prepared.launch;
+    request.module.reset(); // a check is a program of the image
     request.command = check.command;
     request.cgroup = service.cgroup;
     ProcessSpec spec;

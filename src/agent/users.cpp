@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "host_runner/crypto/digest.hpp"
+
 namespace host_runner::agent {
 
 namespace {
@@ -104,6 +106,17 @@ Result<UserAccount> resolve_user(std::string_view passwd_text, std::string_view 
             account.ids.groups.push_back(*gid);
     }
     return account;
+}
+
+ProcessSpec::User worker_user(std::string_view service) {
+    // 30 bits keep the number in the range that every file system and tool takes.
+    constexpr std::uint32_t range = (1U << 30U);
+    std::uint32_t number = 0;
+    const auto digest = crypto::sha256(service);
+    for (std::size_t i = 0; i < sizeof number; ++i)
+        number = number << 8U | digest[i];
+    const uid_t uid = first_worker_uid + number % range;
+    return {uid, uid, {}};
 }
 
 } // namespace host_runner::agent

@@ -30,8 +30,9 @@ struct GuestPaths {
     std::string flavour = "/etc/host-runner/flavour"; ///< "dev" or "release"
 };
 
-/// What each service needs: its user, its environment (PATH, HOME and the compose file's), its
-/// mounts. Makes the folders of named volumes, owned by the first service that mounts them.
+/// What each service needs: its user, its environment (the compose file's; programs get PATH and
+/// HOME too), its mounts. Makes the folders of named volumes, owned by the first service that
+/// mounts them.
 /// @errors not_found: a user that the image does not have; wrong_state: a named volume without a
 ///         data disk; io_error
 [[nodiscard]] Result<std::vector<PreparedService>>

@@ -17,6 +17,10 @@ inline constexpr std::string_view network_card = "eth0";
 /// Sets IFF_UP. @errors by errno
 [[nodiscard]] Result<void> bring_up_interface(std::string_view name);
 
+/// Lets every user listen on ports below 1024: nobody but the services is here, and they are not
+/// root. Source: linux Documentation/networking/ip-sysctl.rst, ip_unprivileged_port_start
+[[nodiscard]] Result<void> allow_low_ports();
+
 /// Starts busybox's `udhcpc` on network_card; it exits with 0 once it has a lease (a background
 /// process then renews it), with 1 when nobody answered. The image's /etc/udhcpc/default.script
 /// applies the lease. Output goes to `output_fd`. Launch from the main thread.

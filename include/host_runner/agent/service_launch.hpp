@@ -5,9 +5,15 @@
 /// joining its cgroup, its own mounts, its user, and the hash of the program file. A fresh process
 /// of its own may allocate, which the child of a fork may not.
 ///
+/// A WebAssembly service becomes `guest_agent worker` instead: its module is checked and compiled
+/// first, and its root folder holds its mounts and nothing else.
+///
 /// It tells the agent on a pipe: "sha256 HEX\n" before the exec, "error TEXT\n" when a step failed.
-/// The pipe's end without an error means that the program runs.
+/// The pipe's end without an error means that the program runs, or that the module is about to run
+/// and its ports are open.
 
+#include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -20,7 +26,17 @@ namespace host_runner::agent {
 
 struct LaunchRequest {
     std::vector<std::string> command; ///< command[0] is looked up in PATH when it has no '/'.
-    std::string cgroup;               ///< Folder of the cgroup to join; empty: stay.
+    struct Module {
+        std::string path;
+        std::string sha256;       ///< What the manifest says of the file.
+        std::string cache_folder; ///< Of compiled code; see wasm::CompileCache.
+        std::string root_folder;  ///< Empty, for the mount of the worker's root.
+        std::vector<std::uint16_t> ports;
+        std::uint64_t memory_bytes = 0;
+        std::chrono::milliseconds timeout{0};
+    };
+    std::optional<Module> module; ///< Run this; `command` is its argv.
+    std::string cgroup;           ///< Folder of the cgroup to join; empty: stay.
     std::string working_directory;
     std::optional<ProcessSpec::User> user; ///< nullopt: stay who we are.
     struct BindMount {

@@ -8,10 +8,13 @@
 #include <gmock/gmock.h>
 
 #include "fakes/temporary_directory.hpp"
+#include "host_runner/agent/users.hpp"
 #include "host_runner/base/files.hpp"
 
 namespace host_runner::agent {
 namespace {
+
+using namespace std::chrono_literals;
 
 using testing::Contains;
 using testing::HasSubstr;
@@ -89,6 +92,36 @@ TEST_F(PrepareServices, needs_a_data_disk_for_a_volume) {
     ASSERT_FALSE(prepared);
     EXPECT_EQ(prepared.error().code, ErrorCode::wrong_state);
     EXPECT_THAT(prepared.error().message, HasSubstr("store"));
+}
+
+TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_own) {
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 5s};
+    web().user.clear();
+    web().ports = {80};
+    web().environment = {{"GREETING", "hello"}};
+    const auto prepared = prepare_services(app, paths, true);
+    ASSERT_TRUE(prepared) << prepared.error().describe();
+    const auto& launch = prepared->front().launch;
+    ASSERT_TRUE(launch.module);
+    EXPECT_EQ(launch.module->path, folder / ("run/share/files/" + std::string(64, 'a')));
+    EXPECT_EQ(launch.module->sha256, std::string(64, 'a'));
+    EXPECT_EQ(launch.module->cache_folder, folder / "data/modules");
+    EXPECT_EQ(launch.module->ports, web().ports);
+    EXPECT_EQ(launch.module->memory_bytes, 16U << 20);
+    EXPECT_EQ(launch.module->timeout, 5s);
+    EXPECT_EQ(launch.user->uid, worker_user("web").uid);
+    // What the compose file names, and nothing of the image.
+    EXPECT_THAT(prepared->front().environment, testing::ElementsAre("GREETING=hello"));
+    // Without a disk compiled code lies in memory.
+    EXPECT_EQ(prepare_services(app, paths, false)->front().launch.module->cache_folder,
+              folder / "run/modules");
+}
+
+TEST_F(PrepareServices, gives_a_module_the_user_that_is_named) {
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s};
+    const auto named = prepare_services(app, paths, true);
+    ASSERT_TRUE(named);
+    EXPECT_EQ(named->front().launch.user->uid, ::getuid());
 }
 
 TEST_F(PrepareServices, names_the_service_whose_user_is_unknown) {

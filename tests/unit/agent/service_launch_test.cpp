@@ -2,13 +2,16 @@
 #include "host_runner/agent/service_launch.hpp"
 
 #include <array>
+#include <filesystem>
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
 
+#include "fakes/sanitizer.hpp"
 #include "fakes/temporary_directory.hpp"
+#include "host_runner/agent/users.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/crypto/digest.hpp"
 
@@ -27,6 +30,8 @@ TEST(LaunchRequest, survives_its_encoding) {
     request.mounts = {{"/data/volumes/a", "/a", false, false}, {"/files/x", "/etc/x", true, true}};
     request.terminal = "/dev/ttyS0";
     request.report_fd = 3;
+    request.module = LaunchRequest::Module{
+        "/files/x", "aa", "/data/modules", "/run/root", {80, 443}, 1 << 20, 90s};
     const auto decoded = decode_launch_request(encode_launch_request(request));
     ASSERT_TRUE(decoded) << decoded.error().describe();
     EXPECT_EQ(decoded->command, request.command);
@@ -43,6 +48,14 @@ TEST(LaunchRequest, survives_its_encoding) {
     EXPECT_TRUE(decoded->mounts[1].is_file);
     EXPECT_EQ(decoded->terminal, request.terminal);
     EXPECT_EQ(decoded->report_fd, 3);
+    ASSERT_TRUE(decoded->module);
+    EXPECT_EQ(decoded->module->path, "/files/x");
+    EXPECT_EQ(decoded->module->sha256, "aa");
+    EXPECT_EQ(decoded->module->cache_folder, "/data/modules");
+    EXPECT_EQ(decoded->module->root_folder, "/run/root");
+    EXPECT_EQ(decoded->module->ports, request.module->ports);
+    EXPECT_EQ(decoded->module->memory_bytes, 1U << 20);
+    EXPECT_EQ(decoded->module->timeout, 90s);
 }
 
 TEST(LaunchRequest, refuses_what_is_none) {
@@ -145,6 +158,116 @@ TEST_F(Launch, says_what_it_lacks_without_a_report) {
     ASSERT_TRUE(output);
     EXPECT_EQ(output->status.code, 127);
     EXPECT_THAT(output->err, HasSubstr("no-such-program"));
+}
+
+/// The same for a WebAssembly service. It needs root, as the agent has it.
+class LaunchModule : public Launch {
+protected:
+    void SetUp() override {
+        if (::geteuid() != 0)
+            GTEST_SKIP() << "mounting needs root";
+        if (tests::has_sanitizer)
+            GTEST_SKIP() << "the worker's program is linked statically only without a sanitizer";
+        request.module = LaunchRequest::Module{};
+        auto& module = *request.module;
+        module.path = HOST_RUNNER_SOURCE_DIR "/tests/fixtures/wasm/deeds_wasi.wasm";
+        module.sha256 = crypto::to_hex(crypto::sha256_file(module.path).value());
+        module.cache_folder = folder / "cache";
+        module.root_folder = folder / "root";
+        module.memory_bytes = 64 << 20;
+        request.user = worker_user("test");
+    }
+    Outcome run(std::vector<std::string> arguments) {
+        request.command = std::move(arguments);
+        request.command.insert(request.command.begin(), "deeds");
+        return Launch::run();
+    }
+    /// A folder of the service's user at `target`.
+    void mount_volume(const std::string& target) {
+        const auto volume = folder / "volume";
+        ASSERT_TRUE(make_directories(volume, 0755));
+        ASSERT_EQ(::chown(volume.c_str(), request.user->uid, request.user->gid), 0);
+        request.mounts.push_back({volume, target, false, false});
+    }
+};
+
+TEST_F(LaunchModule, becomes_a_worker_and_reports_the_hash_of_the_module) {
+    const auto outcome = run({"arguments", "two words"});
+    EXPECT_EQ(outcome.output.out, "deeds\narguments\ntwo words\n") << outcome.output.err;
+    EXPECT_EQ(outcome.report.program_sha256, request.module->sha256);
+    EXPECT_TRUE(outcome.report.error.empty());
+    EXPECT_THAT(run({"environment"}).output.out, HasSubstr("GREETING=hello\n"));
+    EXPECT_EQ(run({"exit", "7"}).output.status.code, 7);
+}
+
+TEST_F(LaunchModule, sees_its_mounts_and_nothing_else) {
+    mount_volume("/data");
+    ASSERT_TRUE(write_file_atomic(folder / "motd", "welcome", 0644));
+    request.mounts.push_back({folder / "motd", "/etc/motd", true, true});
+    EXPECT_EQ(run({"copy", "/etc/motd"}).output.out, "welcome");
+    EXPECT_EQ(run({"append", "/data/file", "kept"}).output.status.code, 0);
+    EXPECT_EQ(run({"copy", "/data/file"}).output.out, "kept");
+    EXPECT_EQ(*read_file(folder / "volume/file", 10), "kept");
+    const auto root = run({"list", "/"}).output.out;
+    EXPECT_TRUE(root == "data\netc\n" || root == "etc\ndata\n") << root;
+    for (const auto* path : {"/etc/passwd", "/data/../etc/passwd", "/proc/self/status"})
+        EXPECT_THAT(run({"copy", path}).output.err, HasSubstr("No such file")) << path;
+    EXPECT_THAT(run({"append", "/file", "x"}).output.err, HasSubstr("Read-only"));
+    EXPECT_EQ(run({"append", "/etc/motd", "x"}).output.status.code, 1);
+    EXPECT_EQ(*read_file(folder / "motd", 10), "welcome");
+}
+
+TEST_F(LaunchModule, does_not_leave_its_volume_by_a_link) {
+    mount_volume("/data");
+    ASSERT_EQ(::symlink("/etc/passwd", (folder / "volume/absolute").c_str()), 0);
+    ASSERT_EQ(::symlink("../../../etc/passwd", (folder / "volume/relative").c_str()), 0);
+    for (const auto* path : {"/data/absolute", "/data/relative"})
+        EXPECT_EQ(run({"copy", path}).output.status.code, 1) << path;
+}
+
+TEST_F(LaunchModule, has_no_files_without_mounts) {
+    EXPECT_EQ(run({"list", "/"}).output.status.code, 1);
+    EXPECT_THAT(run({"environment"}).output.out, HasSubstr("FD_NAMES=stdin:stdout:stderr\n"));
+    mount_volume("/data");
+    EXPECT_THAT(run({"environment"}).output.out, HasSubstr("FD_NAMES=stdin:stdout:stderr:/\n"));
+}
+
+TEST_F(LaunchModule, is_refused_when_it_is_not_the_one_of_the_manifest) {
+    request.module->sha256 = std::string(64, 'a');
+    const auto outcome = run({"exit", "0"});
+    EXPECT_EQ(outcome.output.status.code, 126);
+    EXPECT_THAT(outcome.report.error, HasSubstr("but the manifest names aaaa"));
+    EXPECT_TRUE(outcome.report.program_sha256.empty());
+}
+
+TEST_F(LaunchModule, that_is_not_valid_is_refused) {
+    request.module->path = folder / "broken.wasm";
+    ASSERT_TRUE(write_file_atomic(request.module->path, std::string("\0asm\1\0\0\0x", 9)));
+    request.module->sha256 = crypto::to_hex(crypto::sha256_file(request.module->path).value());
+    const auto outcome = run({"exit", "0"});
+    EXPECT_EQ(outcome.output.status.code, 126);
+    EXPECT_FALSE(outcome.report.error.empty());
+}
+
+TEST_F(LaunchModule, that_cannot_run_reports_why) {
+    const std::string fixtures = HOST_RUNNER_SOURCE_DIR "/tests/fixtures/wasm/";
+    request.module->path = fixtures + "missing_imports.wasm";
+    request.module->sha256 = crypto::to_hex(crypto::sha256_file(request.module->path).value());
+    const auto outcome = run({"exit", "0"});
+    EXPECT_EQ(outcome.output.status.code, 126);
+    EXPECT_THAT(outcome.report.error, HasSubstr("import"));
+    EXPECT_EQ(outcome.output.err, "");
+}
+
+TEST_F(LaunchModule, is_compiled_once) {
+    static_cast<void>(run({"exit", "0"}));
+    std::vector<std::filesystem::path> entries;
+    for (const auto& entry : std::filesystem::directory_iterator(request.module->cache_folder))
+        entries.push_back(entry.path());
+    ASSERT_EQ(entries.size(), 1U);
+    const auto made = std::filesystem::last_write_time(entries[0]);
+    EXPECT_EQ(run({"exit", "0"}).output.status.code, 0);
+    EXPECT_EQ(std::filesystem::last_write_time(entries[0]), made);
 }
 
 } // namespace

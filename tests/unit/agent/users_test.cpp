@@ -52,6 +52,18 @@ TEST(Users, refuses_the_number_that_means_unchanged) {
     EXPECT_FALSE(resolve_user(passwd, group, "4294967295"));
 }
 
+TEST(Users, of_workers_differ_by_service_and_stay_the_same) {
+    const auto web = worker_user("web");
+    EXPECT_EQ(web.uid, worker_user("web").uid);
+    EXPECT_EQ(web.gid, web.uid);
+    EXPECT_TRUE(web.groups.empty());
+    EXPECT_NE(web.uid, worker_user("api").uid);
+    for (const auto* name : {"web", "api", "a", "b", ""})
+        EXPECT_GE(worker_user(name).uid, first_worker_uid) << name;
+    // Volumes of instances belong to it: another number would take them away.
+    EXPECT_EQ(web.uid, 190832278U);
+}
+
 TEST(Users, refuses_an_entry_without_numbers) {
     EXPECT_EQ(resolve_user(passwd, group, "broken").error().code, ErrorCode::corrupt_data);
 }
