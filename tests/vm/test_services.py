@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples in configs/, each run in a real VM: what their comments promise is what happens."""
+import hashlib
 import json
 
-from harness import DEV_IMAGE, SOURCE, STEP_SECONDS, fetch, wait_until
+from harness import BOOT_SECONDS, DEV_IMAGE, SOURCE, STEP_SECONDS, fetch, wait_until
 
 CONFIGS = SOURCE / "configs"
+MODULES = SOURCE / "tests" / "fixtures" / "wasm"
 
 
 def services(host, run):
-    return {service["name"]: service for service in host.json("inspect", run.id)["services"]}
+    return {service["name"]: service for service in host.json("inspect", run.id)["services"] or []}
 
 
 def stop(host, run):
@@ -83,3 +85,58 @@ def test_a_service_with_a_user_of_its_own_writes_to_its_volume_and_nowhere_else(
     serial = host.command("logs", "user", "serial").stdout
     for line in ("1000", "kept", "read-only"):
         assert f"job | {line}" in serial or f"job: {line}" in serial, serial[-3000:]
+
+
+def test_a_webassembly_service_serves_and_its_volume_outlives_the_vm(host):
+    for boot in (1, 2):
+        run = host.start("-c", CONFIGS / "wasm.yaml", "--name", "wasm", "-p", "tcp::0:8080")
+        run.wait_for("ready")
+        # Its port is open when it counts as running: no second try.
+        assert fetch(run.port) == f"Hello from WebAssembly\nVisits: {boot}\n"
+        site = services(host, run)["site"]
+        assert site["state"] == "running"
+        assert site["program_sha256"] == hashlib.sha256((MODULES / "site.wasm").read_bytes()).hexdigest()
+        assert host.command("logs", "wasm", "--service", "site").stdout == "Listening on descriptor 4\n"
+        stop(host, run)
+    host.command("rm", "wasm")
+
+
+def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nobody(host, tmp_path):
+    def deed(*arguments, **more):
+        return {"image": str(MODULES / "deeds_wasi.wasm"), "command": list(arguments), **more}
+
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(json.dumps({
+        "name": "deeds",
+        "services": {
+            "site": {"image": str(MODULES / "site.wasm"), "ports": ["8080:80"]},
+            "done": deed("exit", "0"),
+            "code": deed("exit", "7"),
+            "trap": deed("trap", restart="on-failure:1"),
+            "loop": deed("spin", **{"x-limits": {"timeout": "2s"}}),
+            "wait": deed("sleep", **{"x-limits": {"timeout": "2s"}}),
+            "memory": deed("exhaust", **{"x-limits": {"memory": "8m"}}),
+            "thief": deed("copy", "/etc/passwd"),
+            "endless": deed("spin"),
+        },
+    }))
+    run = host.start("-c", compose, "-p", "tcp::0:80")
+    codes = {"done": 0, "code": 7, "trap": 134, "loop": 124, "wait": 124, "memory": 137, "thief": 1}
+
+    def ended():
+        seen = services(host, run)
+        return seen and all(seen[name]["state"] == "exited" for name in codes)
+
+    # Not "ready": services that fail keep the run from it.
+    run.wait_for("progress", text="starting services")
+    assert wait_until(ended, BOOT_SECONDS), services(host, run)
+    seen = services(host, run)
+    assert {name: seen[name]["exit_code"] for name in codes} == codes
+    assert seen["trap"]["restarts"] == 1
+    assert seen["endless"]["state"] == "running"
+    assert fetch(run.port).startswith("Hello from WebAssembly")
+    logs = {name: host.command("logs", run.id, "--service", name).stdout for name in codes}
+    assert logs["trap"].count("The module trapped: ") == 2
+    assert "time-out of 2000 ms" in logs["loop"] and "time-out of 2000 ms" in logs["wait"]
+    assert "ran out of memory" in logs["memory"]
+    stop(host, run)
