@@ -199,6 +199,46 @@ public:
         return document(
             {{"directory", image.directory}, {"passed", passed}, {"checks", std::move(list)}});
     }
+
+    [[nodiscard]] std::string compose(const ComposeReport& report) const override {
+        const auto& app = report.resolved.app;
+        Json services = Json::array();
+        for (const auto& service : app.services) {
+            Json one{{"name", service.name},   {"command", service.command},
+                     {"module", nullptr},      {"user", text_or_null(service.user)},
+                     {"ports", service.ports}, {"mounts", Json::array()}};
+            if (const auto& module = service.module)
+                one["module"] = {{"file", module->file},
+                                 {"world", to_string(module->world)},
+                                 {"memory_bytes", module->memory_bytes},
+                                 {"timeout_ms", module->timeout.count()}};
+            for (const auto& mount : service.mounts)
+                one["mounts"].push_back({{"source", mount.source},
+                                         {"target", mount.target},
+                                         {"read_only", mount.read_only},
+                                         {"is_file", mount.is_file}});
+            services.push_back(std::move(one));
+        }
+        Json ports = Json::array();
+        for (const auto& mapping : report.resolved.ports)
+            ports.push_back(spec::format_port_mapping(mapping));
+        Json files = Json::array();
+        for (const auto& file : report.resolved.files)
+            files.push_back({{"name", file.entry.name},
+                             {"path", file.path},
+                             {"sha256", file.entry.sha256},
+                             {"size", file.entry.size}});
+        return document({{"compose_path", report.path},
+                         {"name", app.name},
+                         {"services", std::move(services)},
+                         {"ports", std::move(ports)},
+                         {"volumes", app.volumes},
+                         {"files", std::move(files)},
+                         {"egress", app.egress},
+                         {"power_off_when_done", app.power_off_when_done},
+                         {"compose_hash", report.hash_with_local_keys},
+                         {"compose_hash_without_local_keys", report.hash_without_local_keys}});
+    }
 };
 
 } // namespace

@@ -21,7 +21,7 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 16> functions{{
+constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 17> functions{{
     {"run", run_verb_run},
     {"list", run_verb_list},
     {"stop", run_verb_stop},
@@ -36,6 +36,7 @@ constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>
     {"image verify", run_verb_image_verify},
     {"image inspect", run_verb_image_inspect},
     {"image import", run_verb_image_import},
+    {"compose check", run_verb_compose_check},
     {"config show", run_verb_config_show},
     {"completion", run_verb_completion},
 }};

@@ -227,6 +227,42 @@ public:
             rows.push_back({check.name, check.passed ? "ok" : "FAILED", check.detail});
         return columns(rows);
     }
+
+    [[nodiscard]] std::string compose(const ComposeReport& report) const override {
+        const auto& app = report.resolved.app;
+        Facts facts;
+        facts.add("compose file", report.path);
+        facts.add("name", app.name);
+        for (const auto& service : app.services) {
+            facts.add("service", describe_service(service));
+            for (const auto& mount : service.mounts)
+                facts.add("", fmt::format("{} on {}{}", mount.source, mount.target,
+                                          mount.read_only ? ", read-only" : ""));
+        }
+        for (const auto& mapping : report.resolved.ports)
+            facts.add("port", spec::format_port_mapping(mapping));
+        for (const auto& volume : app.volumes)
+            facts.add("volume", volume);
+        for (const auto& file : report.resolved.files)
+            facts.add("file", fmt::format("{} {} {}", file.entry.sha256,
+                                          format_size_rounded(file.entry.size), file.entry.name));
+        facts.add("egress", app.egress ? "on" : "off");
+        facts.add("powers off when done", app.power_off_when_done ? "yes" : "no");
+        facts.add("compose hash", report.hash_with_local_keys);
+        facts.add("", "with --key-provider kms or none: " + report.hash_without_local_keys);
+        return facts.text();
+    }
+
+private:
+    static std::string describe_service(const protocol::AppService& service) {
+        const auto command = fmt::format("{}", fmt::join(service.command, " "));
+        if (!service.module)
+            return fmt::format("{}: {}", service.name, instance::printable(command));
+        return fmt::format("{}: WebAssembly, world {}, {}, {} of memory: {}", service.name,
+                           to_string(service.module->world), service.module->file,
+                           format_size_rounded(service.module->memory_bytes),
+                           instance::printable(command));
+    }
 };
 
 } // namespace

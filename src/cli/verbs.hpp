@@ -46,6 +46,7 @@ using VerbResult = Result<int>;
 [[nodiscard]] VerbResult run_verb_image_verify(const Context& context);
 [[nodiscard]] VerbResult run_verb_image_inspect(const Context& context);
 [[nodiscard]] VerbResult run_verb_image_import(const Context& context);
+[[nodiscard]] VerbResult run_verb_compose_check(const Context& context);
 [[nodiscard]] VerbResult run_verb_config_show(const Context& context);
 [[nodiscard]] VerbResult run_verb_completion(const Context& context);
 

@@ -343,6 +343,21 @@ constexpr auto table = std::to_array<Option>({
      .help = "Keep the newest N",
      .example = "20"},
 
+    {.verb = "compose check",
+     .name = "env-file",
+     .value_name = "FILE",
+     .group = plain,
+     .help = "As for run: its variables become part of app-compose.json",
+     .example = "public.env"},
+    {.verb = "compose check",
+     .name = "output",
+     .kind = ValueKind::choice,
+     .value_name = "text|json",
+     .default_value = "text",
+     .group = plain,
+     .help = "Form of the output",
+     .example = "json"},
+
     {.verb = "image verify",
      .name = "output",
      .kind = ValueKind::choice,
@@ -484,6 +499,13 @@ std::vector<Verb> make_verbs() {
          "unpacks it.",
          {{"SOURCE", "File or URL"}},
          {{"host_runner image import dstack-0.5.3.tar.gz --sha256 HASH", ""}}},
+        {"compose check",
+         "Explain what a compose file gives a VM of our own image",
+         "Services, modules and their worlds, mounts, ports, files with their SHA-256, and the "
+         "hash "
+         "of app-compose.json that the VM is measured with. Starts nothing.",
+         {{"FILE", "The compose file"}},
+         {{"host_runner compose check configs/wasm.yaml", ""}}},
         {"config show",
          "Show every setting and where it comes from",
          "Later places win: /etc/host-runner/config.toml, the user's "

@@ -95,6 +95,8 @@ def test_a_webassembly_service_serves_and_its_volume_outlives_the_vm(host):
         assert fetch(run.port) == f"Hello from WebAssembly\nVisits: {boot}\n"
         site = services(host, run)["site"]
         assert site["state"] == "running"
+        told = host.json("compose", "check", CONFIGS / "wasm.yaml")
+        assert told["compose_hash"] == host.json("inspect", "wasm")["compose_hash"]
         assert site["program_sha256"] == hashlib.sha256((MODULES / "site.wasm").read_bytes()).hexdigest()
         assert host.command("logs", "wasm", "--service", "site").stdout == "Listening on descriptor 4\n"
         stop(host, run)

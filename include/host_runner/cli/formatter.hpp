@@ -14,6 +14,7 @@
 #include "host_runner/config/settings.hpp"
 #include "host_runner/image/image.hpp"
 #include "host_runner/instance/registry.hpp"
+#include "host_runner/spec/compose.hpp"
 
 namespace host_runner::cli {
 
@@ -26,6 +27,16 @@ struct StatsRow {
     pid_t runner_pid = 0;
     ProcessUsage qemu;
     ProcessUsage runner;
+};
+
+/// What a compose file gives the guest of our own image.
+struct ComposeReport {
+    std::string path;
+    spec::ResolvedCompose resolved;
+    /// The SHA-256 of app-compose.json with a local or relayed key provider, and with another or
+    /// none: that is part of it.
+    std::string hash_with_local_keys;
+    std::string hash_without_local_keys;
 };
 
 class Formatter {
@@ -42,6 +53,7 @@ public:
     [[nodiscard]] virtual std::string image(const image::Image& image) const = 0;
     [[nodiscard]] virtual std::string checks(const image::Image& image,
                                              const std::vector<image::Check>& checks) const = 0;
+    [[nodiscard]] virtual std::string compose(const ComposeReport& report) const = 0;
 };
 
 /// For people: columns under headings, or one "name  value" line per fact.

@@ -53,7 +53,8 @@ struct ResolvedCompose {
 /// The services for our own guest: checks every key, resolves files and hashes them, adds the
 /// public environment of --env-file (NAME=value pairs) to every service.
 /// @errors invalid_argument with file, line and column; not_found: a file that a service names;
-///         unsupported: a wasm service (until the wasm runtime is there) or a container image
+///         corrupt_data: it is no WebAssembly module; unsupported: a container image, or a module
+///         for no world that there is
 [[nodiscard]] Result<ResolvedCompose>
 resolve_compose(const Compose& compose, const std::map<std::string, std::string>& environment);
 

@@ -14,6 +14,9 @@ _host_runner() {
             image) verb="$word ${COMP_WORDS[i+1]}"
                 ((i + 1 < COMP_CWORD)) || verb=$word
                 break ;;
+            compose) verb="$word ${COMP_WORDS[i+1]}"
+                ((i + 1 < COMP_CWORD)) || verb=$word
+                break ;;
             config) verb="$word ${COMP_WORDS[i+1]}"
                 ((i + 1 < COMP_CWORD)) || verb=$word
                 break ;;
@@ -54,6 +57,8 @@ _host_runner() {
         'wait --for') COMPREPLY=($(compgen -W 'ready exit' -- "$cur")); return ;;
         'wait --timeout') COMPREPLY=(); return ;;
         'prune --keep') COMPREPLY=(); return ;;
+        'compose check --env-file') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'compose check --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
         'image verify --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
         'image inspect --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
         'image import --sha256') COMPREPLY=(); return ;;
@@ -62,8 +67,9 @@ _host_runner() {
         'config show --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
     esac
     case $verb in
-        '') COMPREPLY=($(compgen -W 'run list stop logs console exec inspect stats wait rm prune image config completion --help --version --log-level' -- "$cur")) ;;
+        '') COMPREPLY=($(compgen -W 'run list stop logs console exec inspect stats wait rm prune image compose config completion --help --version --log-level' -- "$cur")) ;;
         image) COMPREPLY=($(compgen -W 'verify inspect import' -- "$cur")) ;;
+        compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
         'run')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --gpus --pin-numa --hugepage --detach --wait --restart --stop-timeout --dry-run --output --log-level' -- "$cur")); fi ;;
@@ -105,6 +111,9 @@ _host_runner() {
             else COMPREPLY=($(compgen -d -- "$cur")); fi ;;
         'image import')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --sha256 --into --output --log-level' -- "$cur"))
+            else COMPREPLY=($(compgen -f -- "$cur")); fi ;;
+        'compose check')
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --env-file --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -f -- "$cur")); fi ;;
         'config show')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur")); fi ;;

@@ -23,6 +23,8 @@ complete -c host_runner -n __fish_use_subcommand -a image -d 'Check an image dir
 complete -c host_runner -n '__fish_seen_subcommand_from image; and not __fish_seen_subcommand_from verify inspect import' -a verify -d 'Check an image directory completely'
 complete -c host_runner -n '__fish_seen_subcommand_from image; and not __fish_seen_subcommand_from verify inspect import' -a inspect -d 'Show what an image directory holds'
 complete -c host_runner -n '__fish_seen_subcommand_from image; and not __fish_seen_subcommand_from verify inspect import' -a import -d 'Unpack a release archive of an image'
+complete -c host_runner -n __fish_use_subcommand -a compose -d 'Explain what a compose file gives a VM of our own image'
+complete -c host_runner -n '__fish_seen_subcommand_from compose; and not __fish_seen_subcommand_from check' -a check -d 'Explain what a compose file gives a VM of our own image'
 complete -c host_runner -n __fish_use_subcommand -a config -d 'Show every setting and where it comes from'
 complete -c host_runner -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from show' -a show -d 'Show every setting and where it comes from'
 complete -c host_runner -n __fish_use_subcommand -a completion -d 'Print a completion script for a shell'
@@ -86,5 +88,8 @@ complete -c host_runner -n '__fish_seen_subcommand_from image; and __fish_seen_s
 complete -c host_runner -n '__fish_seen_subcommand_from image; and __fish_seen_subcommand_from import' -l into -x -a '(__fish_complete_directories)' -d 'Folder that gets the image directory'
 complete -c host_runner -n '__fish_seen_subcommand_from image; and __fish_seen_subcommand_from import' -l output -x -a 'text json' -d 'Form of the output'
 complete -c host_runner -n '__fish_seen_subcommand_from image; and __fish_seen_subcommand_from import' -F
+complete -c host_runner -n '__fish_seen_subcommand_from compose; and __fish_seen_subcommand_from check' -l env-file -r -F -d 'As for run: its variables become part of app-compose.json'
+complete -c host_runner -n '__fish_seen_subcommand_from compose; and __fish_seen_subcommand_from check' -l output -x -a 'text json' -d 'Form of the output'
+complete -c host_runner -n '__fish_seen_subcommand_from compose; and __fish_seen_subcommand_from check' -F
 complete -c host_runner -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -l output -x -a 'table json' -d 'Form of the output'
 complete -c host_runner -n '__fish_seen_subcommand_from completion; and not __fish_seen_subcommand_from image config'  -a 'bash zsh fish'

@@ -11,7 +11,7 @@ _host_runner() {
     _arguments -C '(- *)'{-h,--help}'[Show help]' '(- *)--version[Show versions]' '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' '1:verb:->verb' '*::argument:->rest'
     case $state in
         verb)
-            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
+            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
             _describe verb words_here ;;
         rest)
             verb=$words[1]
@@ -144,6 +144,17 @@ _host_runner() {
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '1:SOURCE:_files' ;;
+                esac ;;
+            compose)
+                if (( CURRENT == 2 )); then compadd check; return; fi
+                shift words; (( CURRENT-- ))
+                case $words[1] in
+                check) _arguments -s '(- *)'{-h,--help}'[Show help]' \
+                '--env-file[As for run\: its variables become part of app-compose.json]:FILE:_files' \
+                '--output[Form of the output]:output:(text json)' \
+                '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '1:FILE:_files' ;;
                 esac ;;
             config)
                 if (( CURRENT == 2 )); then compadd show; return; fi

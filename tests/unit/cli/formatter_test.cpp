@@ -10,6 +10,8 @@
 namespace host_runner::cli {
 namespace {
 
+using namespace std::chrono_literals;
+
 /// `path` is relative to the project's folder.
 testing::AssertionResult is_as_committed(const std::string& path, const std::string& text) {
     return tests::matches_golden(std::string(HOST_RUNNER_SOURCE_DIR) + "/" + path, text);
@@ -105,6 +107,32 @@ image::Image sample_image() {
 const std::vector<image::Check> sample_checks{{"sha256 bzImage", true, "as in sha256sum.txt"},
                                               {"digest.txt", false, "is 12, should be 34"}};
 
+ComposeReport sample_compose() {
+    ComposeReport report;
+    report.path = "web/compose.yaml";
+    auto& app = report.resolved.app;
+    app.name = "web";
+    app.volumes = {"data"};
+    app.egress = true;
+    protocol::AppService site;
+    site.name = "site";
+    site.command = {"site.wasm", "--verbose"};
+    site.module = protocol::AppModule{"./site.wasm", protocol::World::command, 16 * mib, 90s};
+    site.ports = {80};
+    site.mounts = {{"data", "/data", false, false}, {"./motd", "/etc/motd", true, true}};
+    protocol::AppService job;
+    job.name = "job";
+    job.command = {"/bin/sh", "-c", "echo\x1b[31m"};
+    job.user = "1000";
+    app.services = {site, job};
+    report.resolved.ports = spec::parse_port_mappings("tcp::8080:80").value();
+    report.resolved.files = {{"/srv/web/site.wasm", {"./site.wasm", std::string(64, 'a'), 51784}},
+                             {"/srv/web/motd", {"./motd", std::string(64, 'b'), 7}}};
+    report.hash_with_local_keys = std::string(64, 'c');
+    report.hash_without_local_keys = std::string(64, 'd');
+    return report;
+}
+
 std::vector<config::Setting> sample_settings() {
     return {{config::find_option("run", "tee"),
              {"none"},
@@ -170,6 +198,11 @@ TEST_P(FormatterTest, shows_an_image) {
 TEST_P(FormatterTest, shows_checks) {
     EXPECT_TRUE(is_as_committed(form_.golden("checks"),
                                 form_.formatter->checks(sample_image(), sample_checks)));
+}
+
+TEST_P(FormatterTest, shows_what_a_compose_file_gives) {
+    EXPECT_TRUE(
+        is_as_committed(form_.golden("compose"), form_.formatter->compose(sample_compose())));
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, FormatterTest, testing::Values("table", "json"),

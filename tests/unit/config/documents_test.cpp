@@ -94,7 +94,8 @@ printf '%s\n' "${COMPREPLY[@]}"
 TEST(BashCompletion, offers_verbs_options_choices_and_instances) {
     using testing::Contains;
     using testing::ElementsAre;
-    EXPECT_THAT(bash_offers({"host_runner", "co"}), ElementsAre("console", "config", "completion"));
+    EXPECT_THAT(bash_offers({"host_runner", "co"}),
+                ElementsAre("console", "compose", "config", "completion"));
     EXPECT_THAT(bash_offers({"host_runner", "run", "--mem"}), ElementsAre("--memory"));
     EXPECT_THAT(bash_offers({"host_runner", "run", "--tee", ""}), ElementsAre("tdx", "none"));
     EXPECT_THAT(bash_offers({"host_runner", "-l", "debug", "run", "--accel", "k"}),
