@@ -12,11 +12,16 @@ namespace {
 
 constexpr std::string_view magic{"\0asm", 4};
 constexpr std::uint32_t core_version = 1;
-/// The version word's upper half is the layer: 1 is the component model's.
-constexpr std::uint32_t component_layer = 1;
+/// The lower half is the version of the format, 13 as long as the component model is not finished;
+/// the upper half is the layer, 1 for components.
+constexpr std::uint32_t component_version = 0x1000D;
 constexpr std::string_view preview1 = "wasi_snapshot_preview1";
 
 enum SectionId : std::uint8_t { import_section = 2, export_section = 7 };
+enum ComponentSectionId : std::uint8_t {
+    component_import_section = 10,
+    component_export_section = 11
+};
 enum ExternKind : std::uint8_t {
     extern_function,
     extern_table,
@@ -139,14 +144,115 @@ Result<void> read_exports(Reader reader, WasmModule& module) {
         HR_TRY(const auto kind, reader.byte());
         HR_CHECK(reader.number(32));
         if (kind == extern_function)
-            module.functions.push_back(std::move(name));
+            module.exports.push_back(std::move(name));
+    }
+    return {};
+}
+
+// ---- components --------------------------------------------------------------------------------
+
+enum ComponentSort : std::uint8_t {
+    sort_core,
+    sort_function,
+    sort_value,
+    sort_type,
+    sort_component,
+    sort_instance
+};
+
+/// importname' and exportname': a name, and with newer tools what belongs to its version.
+Result<std::string> read_component_name(Reader& reader) {
+    HR_TRY(const auto form, reader.byte());
+    if (form > 1)
+        return malformed(fmt::format("a name has the unknown form {}", form));
+    HR_TRY(auto name, reader.name());
+    if (form == 1) {
+        HR_TRY(const auto suffix, reader.name());
+        name += suffix;
+    }
+    return name;
+}
+
+/// A bound is an index, or stands for itself.
+Result<void> skip_bound(Reader& reader) {
+    HR_TRY(const auto form, reader.byte());
+    if (form == 0)
+        HR_CHECK(reader.number(32));
+    else if (form != 1)
+        return malformed(fmt::format("a bound has the unknown form {}", form));
+    return {};
+}
+
+Result<void> skip_extern_description(Reader& reader) {
+    HR_TRY(const auto sort, reader.byte());
+    switch (sort) {
+    case sort_core:
+        HR_CHECK(reader.byte()); // the only core sort here is a module
+        HR_CHECK(reader.number(32));
+        return {};
+    case sort_value: {
+        HR_TRY(const auto form, reader.byte());
+        // An index, or a type: either is a number.
+        if (form > 1)
+            return malformed(fmt::format("a value's bound has the unknown form {}", form));
+        HR_CHECK(reader.number(33));
+        return {};
+    }
+    case sort_type:
+        return skip_bound(reader);
+    case sort_function:
+    case sort_component:
+    case sort_instance:
+        HR_CHECK(reader.number(32));
+        return {};
+    default:
+        return malformed(fmt::format("an import or export has the unknown sort {}", sort));
+    }
+}
+
+Result<void> read_component_imports(Reader reader, WasmModule& module) {
+    HR_TRY(const auto count, reader.number(32));
+    for (std::uint64_t i = 0; i < count; ++i) {
+        HR_TRY(auto name, read_component_name(reader));
+        HR_CHECK(skip_extern_description(reader));
+        module.imports.push_back({std::move(name), ""});
+    }
+    return {};
+}
+
+Result<void> read_component_exports(Reader reader, WasmModule& module) {
+    HR_TRY(const auto count, reader.number(32));
+    for (std::uint64_t i = 0; i < count; ++i) {
+        HR_TRY(auto name, read_component_name(reader));
+        HR_TRY(const auto sort, reader.byte());
+        if (sort == sort_core)
+            HR_CHECK(reader.byte());
+        HR_CHECK(reader.number(32));
+        HR_TRY(const auto has_description, reader.byte());
+        if (has_description > 1)
+            return malformed("an export's description has an unknown form");
+        if (has_description == 1)
+            HR_CHECK(skip_extern_description(reader));
+        if (sort == sort_function || sort == sort_instance)
+            module.exports.push_back(std::move(name));
+    }
+    return {};
+}
+
+/// Hands each section's content to `read`, which knows which it wants.
+template <class Read>
+Result<void> read_sections(Reader reader, const Read& read) {
+    while (!reader.is_at_end()) {
+        HR_TRY(const auto id, reader.byte());
+        HR_TRY(const auto size, reader.number(32));
+        HR_TRY(const auto content, reader.block(size));
+        HR_CHECK(read(id, Reader(content)));
     }
     return {};
 }
 
 bool offers(const WasmModule& module, std::string_view name) {
-    return std::find(module.functions.begin(), module.functions.end(), name) !=
-           module.functions.end();
+    return std::find(module.exports.begin(), module.exports.end(), name) != module.exports.end();
 }
 
 } // namespace
@@ -162,21 +268,21 @@ Result<WasmModule> describe_wasm(std::string_view bytes) {
         version |= static_cast<std::uint32_t>(byte) << shift;
     }
     WasmModule module;
-    module.is_component = version >> 16U == component_layer;
-    if (module.is_component)
-        return module;
-    if (version != core_version)
+    module.is_component = version == component_version;
+    if (!module.is_component && version != core_version)
         return fail(ErrorCode::unsupported,
-                    fmt::format("The WebAssembly module has the unknown version {}", version));
-    while (!reader.is_at_end()) {
-        HR_TRY(const auto id, reader.byte());
-        HR_TRY(const auto size, reader.number(32));
-        HR_TRY(const auto content, reader.block(size));
+                    fmt::format("The WebAssembly module has the unknown version {:#x}", version));
+    HR_CHECK(read_sections(reader, [&](std::uint8_t id, const Reader& content) -> Result<void> {
+        if (module.is_component) {
+            if (id == component_import_section)
+                return read_component_imports(content, module);
+            return id == component_export_section ? read_component_exports(content, module)
+                                                  : Result<void>();
+        }
         if (id == import_section)
-            HR_CHECK(read_imports(Reader(content), module));
-        if (id == export_section)
-            HR_CHECK(read_exports(Reader(content), module));
-    }
+            return read_imports(content, module);
+        return id == export_section ? read_exports(content, module) : Result<void>();
+    }));
     return module;
 }
 

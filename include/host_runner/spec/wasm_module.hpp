@@ -18,20 +18,20 @@
 namespace host_runner::spec {
 
 struct WasmImport {
-    std::string module;
-    std::string name;
+    std::string module; ///< Of a component: an interface, e.g. "wasi:http/types@0.2.3".
+    std::string name;   ///< Of a component: empty.
 };
 
 struct WasmModule {
-    bool is_component = false; ///< Then imports and exports are empty: its sections are others.
+    bool is_component = false;
     std::vector<WasmImport> imports;
-    std::vector<std::string> functions; ///< Names of the exported functions.
+    std::vector<std::string> exports; ///< Functions; of a component interfaces and functions.
 };
 
-/// Reads the import and export sections of a binary module of any size.
+/// Reads the import and export sections of a binary module or component of any size.
 /// @errors corrupt_data: no WebAssembly (the text format too), or sections that end too early or
 ///         hold what the specification does not know
-/// Source: WebAssembly core specification 3.0, chapter 5.5; component-model Binary.md, preamble
+/// Source: WebAssembly core specification 3.0, chapter 5.5; component-model Binary.md
 [[nodiscard]] Result<WasmModule> describe_wasm(std::string_view bytes);
 
 /// The world that fits the module's imports and exports.
