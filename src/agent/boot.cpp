@@ -415,6 +415,18 @@ LaunchRequest::Module prepare_module(const protocol::AppService& service,
     module.ports = service.ports;
     module.memory_bytes = service.module->memory_bytes;
     module.timeout = service.module->timeout;
+    if (const auto& tls = service.module->tls) {
+        module.tls.emplace();
+        module.tls->name = service.name;
+        if (tls->certificate_file.empty()) {
+            // Where the disk keeps it, clients can remember it.
+            module.tls->store = join_path(has_data_disk ? paths.data : paths.state,
+                                          fmt::format("tls/{}.pem", service.name));
+        } else {
+            module.tls->certificate_path = delivered_file(app, paths, tls->certificate_file);
+            module.tls->key_path = delivered_file(app, paths, tls->key_file);
+        }
+    }
     return module;
 }
 

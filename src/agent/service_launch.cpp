@@ -2,6 +2,7 @@
 #include "host_runner/agent/service_launch.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -22,6 +23,8 @@
 #include "host_runner/agent/users.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "host_runner/base/units.hpp"
+#include "host_runner/crypto/certificate.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/wasm/compile_cache.hpp"
 #include "host_runner/wasm/worker/request.hpp"
@@ -205,7 +208,20 @@ Result<void> run_program(const LaunchRequest& request) {
     return fail_errno(fmt::format("Cannot execute {}", program), errno);
 }
 
-/// The module's native code, at its start.
+/// A file in memory with these bytes, at its start, that nobody can change.
+Result<UniqueFd> sealed_file(const char* name, std::string_view bytes) {
+    UniqueFd file(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!file)
+        return fail_errno("Cannot make a file in memory", errno);
+    HR_CHECK(write_all(file.get(), bytes));
+    if (::fcntl(file.get(), F_ADD_SEALS,
+                F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
+        ::lseek(file.get(), 0, SEEK_SET) != 0)
+        return fail_errno("Cannot seal a file in memory", errno);
+    return file;
+}
+
+/// The module's native code.
 Result<UniqueFd> compile_module(const LaunchRequest::Module& module) {
     wasm::CompileLimits limits;
     // It shall not be able to touch what belongs to any service, nor be touched by one.
@@ -219,15 +235,37 @@ Result<UniqueFd> compile_module(const LaunchRequest::Module& module) {
     ForkExecLauncher launcher;
     wasm::CompileCache cache(launcher, {"/proc/self/exe", "compile"}, module.cache_folder, limits);
     HR_TRY(const auto artifact, cache.artifact(bytes));
-    UniqueFd file(::memfd_create("artifact", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    if (!file)
-        return fail_errno("Cannot make a file in memory", errno);
-    HR_CHECK(write_all(file.get(), artifact));
-    if (::fcntl(file.get(), F_ADD_SEALS,
-                F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0 ||
-        ::lseek(file.get(), 0, SEEK_SET) != 0)
-        return fail_errno("Cannot seal the compiled module", errno);
-    return file;
+    return sealed_file("artifact", artifact);
+}
+
+/// PEM of certificate and key, one after the other.
+Result<std::string> certificate_with_key(const LaunchRequest::Module::Tls& tls) {
+    constexpr std::size_t max_pem_bytes = 256 * kib;
+    if (!tls.certificate_path.empty()) {
+        HR_TRY(const auto certificate, read_file(tls.certificate_path, max_pem_bytes));
+        HR_TRY(const auto key, read_file(tls.key_path, max_pem_bytes));
+        return certificate + '\n' + key;
+    }
+    auto kept = read_file(tls.store, max_pem_bytes);
+    if (kept || kept.error().code != ErrorCode::not_found)
+        return kept;
+    constexpr std::chrono::hours ten_years{24 * 3652};
+    const std::array names{tls.name, std::string("localhost")};
+    HR_TRY(const auto made, crypto::make_self_signed_certificate(names, ten_years));
+    HR_CHECK(make_directories(parent_path(tls.store), 0700));
+    HR_CHECK(write_file_atomic(tls.store, made.certificate_pem + made.private_key_pem, 0600));
+    return made.certificate_pem + made.private_key_pem;
+}
+
+/// The descriptor of the PEM for the worker; its fingerprint goes to the agent.
+Result<UniqueFd> prepare_tls(const LaunchRequest& request) {
+    if (!request.module->tls)
+        return UniqueFd();
+    HR_TRY(const auto pem, certificate_with_key(*request.module->tls));
+    HR_TRY(const auto fingerprint, crypto::certificate_fingerprint(pem));
+    if (request.report_fd >= 0)
+        HR_CHECK(write_all(request.report_fd, fmt::format("certificate {}\n", fingerprint)));
+    return sealed_file("tls", pem);
 }
 
 /// Returns only with an error.
@@ -235,6 +273,7 @@ Result<void> run_module(const LaunchRequest& request) {
     const auto& module = *request.module;
     // Outside the service's cgroup, whose limits are for the service.
     HR_TRY(const auto artifact, compile_module(module));
+    HR_TRY(const auto tls, prepare_tls(request));
     // The new root has no file to execute.
     const UniqueFd program(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
     if (!program)
@@ -249,6 +288,7 @@ Result<void> run_module(const LaunchRequest& request) {
     worker.arguments = request.command;
     worker.artifact_fd = artifact.get();
     worker.report_fd = request.report_fd;
+    worker.tls_fd = tls.get();
     worker.has_files = !request.mounts.empty();
     worker.ports = module.ports;
     worker.memory_bytes = module.memory_bytes;
@@ -256,6 +296,7 @@ Result<void> run_module(const LaunchRequest& request) {
     const std::vector<std::string> command{"guest_agent", "worker",
                                            wasm::worker::encode_request(worker)};
     HR_CHECK(set_inherited(artifact.get(), true));
+    HR_CHECK(set_inherited(tls.get(), true));
     ::syscall(SYS_execveat, program.get(), "", to_argv(command).data(), environ, AT_EMPTY_PATH);
     return fail_errno("Cannot execute the worker", errno);
 }
@@ -276,6 +317,10 @@ LaunchRequest::Module decode_module(const nlohmann::json& json) {
     json.at("memory_bytes").get_to(module.memory_bytes);
     module.timeout =
         std::chrono::milliseconds(json.at("timeout_ms").get<std::chrono::milliseconds::rep>());
+    if (const auto tls = json.find("tls"); tls != json.end())
+        module.tls = LaunchRequest::Module::Tls{
+            tls->at("certificate_path").get<std::string>(), tls->at("key_path").get<std::string>(),
+            tls->at("store").get<std::string>(), tls->at("name").get<std::string>()};
     return module;
 }
 
@@ -296,6 +341,11 @@ std::string encode_launch_request(const LaunchRequest& request) {
                           {"ports", module->ports},
                           {"memory_bytes", module->memory_bytes},
                           {"timeout_ms", module->timeout.count()}};
+    if (request.module && request.module->tls)
+        json["module"]["tls"] = {{"certificate_path", request.module->tls->certificate_path},
+                                 {"key_path", request.module->tls->key_path},
+                                 {"store", request.module->tls->store},
+                                 {"name", request.module->tls->name}};
     if (request.user)
         json["user"] = {{"uid", request.user->uid},
                         {"gid", request.user->gid},
@@ -354,6 +404,8 @@ LaunchReport parse_launch_report(std::string_view text) {
         const auto line = text.substr(0, end);
         if (line.starts_with("sha256 "))
             report.program_sha256 = line.substr(7);
+        else if (line.starts_with("certificate "))
+            report.certificate_sha256 = line.substr(12);
         else if (line.starts_with("error "))
             report.error = line.substr(6);
         text.remove_prefix(std::min(end + 1, text.size()));

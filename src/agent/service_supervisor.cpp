@@ -81,6 +81,7 @@ struct ServiceSupervisor::Service {
     std::uint32_t restarts = 0;
     RestartDelay delay;
     std::string program_sha256;
+    std::string certificate_sha256;
 
     // While a child exists (pid > 0):
     ChildProcess child;
@@ -254,6 +255,7 @@ void ServiceSupervisor::read_report(Service& service) {
     service.report_reader.reset();
     const auto launched = parse_launch_report(service.report_text);
     service.program_sha256 = launched.program_sha256;
+    service.certificate_sha256 = launched.certificate_sha256;
     if (!launched.error.empty() || launched.program_sha256.empty())
         return; // its exit follows
     service.has_run = true;
@@ -514,6 +516,7 @@ std::vector<protocol::ServiceStatus> ServiceSupervisor::statuses() const {
         status.exit_code = service->is_alive() ? std::nullopt : service->exit_code;
         status.restarts = service->restarts;
         status.program_sha256 = service->program_sha256;
+        status.certificate_sha256 = service->certificate_sha256;
         result.push_back(std::move(status));
     }
     return result;

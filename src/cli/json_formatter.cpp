@@ -54,7 +54,8 @@ Json services_of(const std::string& json) {
                         {"pid", service.pid == 0 ? Json() : Json(service.pid)},
                         {"exit_code", or_null(service.exit_code)},
                         {"restarts", service.restarts},
-                        {"program_sha256", text_or_null(service.program_sha256)}});
+                        {"program_sha256", text_or_null(service.program_sha256)},
+                        {"certificate_sha256", text_or_null(service.certificate_sha256)}});
     return list;
 }
 
@@ -211,7 +212,8 @@ public:
                 one["module"] = {{"file", module->file},
                                  {"world", to_string(module->world)},
                                  {"memory_bytes", module->memory_bytes},
-                                 {"timeout_ms", module->timeout.count()}};
+                                 {"timeout_ms", module->timeout.count()},
+                                 {"tls", module->tls.has_value()}};
             for (const auto& mount : service.mounts)
                 one["mounts"].push_back({{"source", mount.source},
                                          {"target", mount.target},

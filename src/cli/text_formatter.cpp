@@ -90,9 +90,13 @@ void add_services(Facts& facts, const std::string& json) {
     const auto services = protocol::decode_services(json);
     if (!services)
         return; // the guest has not told
-    for (const auto& service : *services)
+    for (const auto& service : *services) {
         facts.add("service", instance::printable(fmt::format(
                                  "{} {} {}", service.name, service.state, service.program_sha256)));
+        if (!service.certificate_sha256.empty())
+            facts.add("", instance::printable(fmt::format("TLS certificate, SHA-256 {}",
+                                                          service.certificate_sha256)));
+    }
 }
 
 class TextFormatter final : public Formatter {
@@ -258,10 +262,10 @@ private:
         const auto command = fmt::format("{}", fmt::join(service.command, " "));
         if (!service.module)
             return fmt::format("{}: {}", service.name, instance::printable(command));
-        return fmt::format("{}: WebAssembly, world {}, {}, {} of memory: {}", service.name,
+        return fmt::format("{}: WebAssembly, world {}, {}, {} of memory{}: {}", service.name,
                            to_string(service.module->world), service.module->file,
                            format_size_rounded(service.module->memory_bytes),
-                           instance::printable(command));
+                           service.module->tls ? ", TLS" : "", instance::printable(command));
     }
 };
 

@@ -80,10 +80,14 @@ ordered_json encode_health_check(const AppHealthCheck& check) {
 }
 
 ordered_json encode_module(const AppModule& module) {
-    return {{"file", module.file},
-            {"world", to_string(module.world)},
-            {"memory_bytes", module.memory_bytes},
-            {"timeout_ms", module.timeout.count()}};
+    ordered_json result{{"file", module.file},
+                        {"world", to_string(module.world)},
+                        {"memory_bytes", module.memory_bytes},
+                        {"timeout_ms", module.timeout.count()}};
+    if (module.tls)
+        result["tls"] = {{"certificate_file", module.tls->certificate_file},
+                         {"key_file", module.tls->key_file}};
+    return result;
 }
 
 ordered_json encode_service(const AppService& service) {
@@ -192,6 +196,15 @@ Result<AppService::Mount> decode_mount(const json& value, const std::string& whe
     return mount;
 }
 
+Result<AppTls> decode_tls(const json& value, const std::string& where) {
+    AppTls tls;
+    HR_TRY(auto members, Members::of(value, where));
+    HR_TRY(tls.certificate_file, members.text("certificate_file", max_path_bytes));
+    HR_TRY(tls.key_file, members.text("key_file", max_path_bytes));
+    HR_CHECK(members.finish());
+    return tls;
+}
+
 Result<AppModule> decode_module(const json& value, const std::string& where) {
     AppModule module;
     HR_TRY(auto members, Members::of(value, where));
@@ -200,6 +213,10 @@ Result<AppModule> decode_module(const json& value, const std::string& where) {
     HR_TRY(module.world, parse_world(world));
     HR_TRY(module.memory_bytes, members.number("memory_bytes", max_module_memory_bytes));
     HR_TRY(module.timeout, decode_duration(members, "timeout_ms"));
+    if (members.has("tls")) {
+        HR_TRY(const json* tls, members.object("tls", 16));
+        HR_TRY(module.tls, decode_tls(*tls, "tls of " + where));
+    }
     HR_CHECK(members.finish());
     return module;
 }
@@ -354,6 +371,16 @@ Result<void> check_module(const AppModule& module, const AppCompose& app,
         return fail(
             ErrorCode::invalid_argument,
             fmt::format("The memory of the module of {} must be above 0 and at most 4 GiB", where));
+    if (const auto& tls = module.tls) {
+        if (tls->certificate_file.empty() != tls->key_file.empty())
+            return fail(ErrorCode::invalid_argument,
+                        fmt::format("{} has a certificate or a key, but not both", where));
+        for (const auto& file : {tls->certificate_file, tls->key_file})
+            if (!file.empty() && !has_file(app, file))
+                return fail(ErrorCode::invalid_argument,
+                            fmt::format("The TLS of {} needs '{}', which is no file of the app",
+                                        where, file));
+    }
     return check_duration(module.timeout, "The time-out of " + where);
 }
 

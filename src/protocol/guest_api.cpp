@@ -146,6 +146,8 @@ std::string encode_services(const std::vector<ServiceStatus>& services) {
                   {"program_sha256", service.program_sha256}};
         if (service.exit_code)
             item["exit_code"] = *service.exit_code;
+        if (!service.certificate_sha256.empty())
+            item["certificate_sha256"] = service.certificate_sha256;
         list.push_back(std::move(item));
     }
     return dump({{"services", std::move(list)}});
@@ -164,6 +166,8 @@ Result<std::vector<ServiceStatus>> decode_services(std::string_view json) {
         HR_CHECK(item.read("program_sha256", service.program_sha256));
         if (item.find("exit_code") != nullptr)
             HR_CHECK(item.read("exit_code", service.exit_code.emplace()));
+        if (item.find("certificate_sha256") != nullptr)
+            HR_CHECK(item.read("certificate_sha256", service.certificate_sha256));
         services.push_back(std::move(service));
     }
     return services;

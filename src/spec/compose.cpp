@@ -424,6 +424,9 @@ private:
             HR_CHECK(read_pids_limit(*value, service));
         if (const auto* value = fields.find("x-limits"))
             HR_CHECK(read_limits(*value, service));
+        if (const auto* value = fields.find("x-tls"); value != nullptr && !service.module)
+            return value->fail("x-tls is for WebAssembly services only",
+                               "a program does its own TLS; give it the files as volumes");
         if (const auto* value = fields.find("x-world"); value != nullptr && !service.module)
             return value->fail("x-world is for WebAssembly services only",
                                "remove it, or name a module: image: ./NAME.wasm");
@@ -468,6 +471,32 @@ private:
             HR_TRY(service.module->world, value->parsed(protocol::parse_world));
         }
         service.command.push_back(base_name(image));
+        if (const auto* value = fields.find("x-tls"))
+            HR_CHECK(read_tls(*value, *service.module));
+        return {};
+    }
+
+    /// "self-signed", or the PEM files of a certificate and its key.
+    Result<void> read_tls(const YamlValue& value, protocol::AppModule& module) {
+        module.tls.emplace();
+        if (value.is_text()) {
+            HR_TRY(const auto word, value.text());
+            if (word != "self-signed")
+                return value.fail(fmt::format("'{}' is no kind of TLS", word),
+                                  "x-tls: self-signed, or x-tls: {certificate: ./FILE.pem, key: "
+                                  "./FILE.pem}");
+            return {};
+        }
+        HR_TRY(const auto fields, value.fields({"certificate", "key"}));
+        for (const auto& [key, name] : {std::pair("certificate", &module.tls->certificate_file),
+                                        std::pair("key", &module.tls->key_file)}) {
+            const auto* file = fields.find(key);
+            if (file == nullptr)
+                return value.fail(fmt::format("TLS needs the file of the {}", key),
+                                  "x-tls: {certificate: ./FILE.pem, key: ./FILE.pem}");
+            HR_TRY(*name, file->text());
+            HR_CHECK(add_file(*file, *name));
+        }
         return {};
     }
 

@@ -2,6 +2,8 @@
 """The examples in configs/, each run in a real VM: what their comments promise is what happens."""
 import hashlib
 import json
+import socket
+import ssl
 
 from harness import BOOT_SECONDS, DEV_IMAGE, SOURCE, STEP_SECONDS, fetch, wait_until
 
@@ -101,6 +103,31 @@ def test_a_webassembly_service_serves_and_its_volume_outlives_the_vm(host):
         assert host.command("logs", "wasm", "--service", "site").stdout == "Listening on descriptor 4\n"
         stop(host, run)
     host.command("rm", "wasm")
+
+
+def test_a_webassembly_service_speaks_tls_with_the_certificate_that_inspect_names(host):
+    fingerprints = set()
+    for _ in range(2):
+        run = host.start("-c", CONFIGS / "tls.yaml", "--name", "tls", "-p", "tcp::0:8443")
+        run.wait_for("ready")
+        # Who knows the fingerprint needs no authority.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", run.port), timeout=STEP_SECONDS) as plain:
+            with context.wrap_socket(plain) as secure:
+                fingerprint = hashlib.sha256(secure.getpeercert(binary_form=True)).hexdigest()
+                assert secure.version() == "TLSv1.3"
+                secure.sendall(b"GET / HTTP/1.1\r\nHost: tls\r\n\r\n")
+                answer = b""
+                while chunk := secure.recv(4096):
+                    answer += chunk
+        assert answer.endswith(b"Hello over TLS\nVisits: 1\n")
+        assert services(host, run)["site"]["certificate_sha256"] == fingerprint
+        fingerprints.add(fingerprint)
+        stop(host, run)
+    assert len(fingerprints) == 1
+    host.command("rm", "tls")
 
 
 def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nobody(host, tmp_path):

@@ -8,9 +8,9 @@
 /// A WebAssembly service becomes `guest_agent worker` instead: its module is checked and compiled
 /// first, and its root folder holds its mounts and nothing else.
 ///
-/// It tells the agent on a pipe: "sha256 HEX\n" before the exec, "error TEXT\n" when a step failed.
-/// The pipe's end without an error means that the program runs, or that the module is about to run
-/// and its ports are open.
+/// It tells the agent on a pipe: "sha256 HEX\n" before the exec, with TLS "certificate HEX\n",
+/// "error TEXT\n" when a step failed. The pipe's end without an error means that the program runs,
+/// or that the module is about to run and its ports are open.
 
 #include <chrono>
 #include <cstdint>
@@ -34,6 +34,13 @@ struct LaunchRequest {
         std::vector<std::uint16_t> ports;
         std::uint64_t memory_bytes = 0;
         std::chrono::milliseconds timeout{0};
+        struct Tls {
+            std::string certificate_path; ///< PEM; empty: self-signed, kept in `store`.
+            std::string key_path;
+            std::string store; ///< PEM of both, made when it is missing.
+            std::string name;  ///< For which it is made.
+        };
+        std::optional<Tls> tls;
     };
     std::optional<Module> module; ///< Run this; `command` is its argv.
     std::string cgroup;           ///< Folder of the cgroup to join; empty: stay.
@@ -59,7 +66,8 @@ struct LaunchRequest {
 
 struct LaunchReport {
     std::string program_sha256;
-    std::string error; ///< Empty: the program runs.
+    std::string certificate_sha256; ///< Empty: no TLS.
+    std::string error;              ///< Empty: the program runs.
 };
 /// Reads what launch_service() wrote.
 [[nodiscard]] LaunchReport parse_launch_report(std::string_view text);

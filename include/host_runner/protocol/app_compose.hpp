@@ -46,11 +46,20 @@ enum class World {
 /// @errors invalid_argument: names the worlds there are
 [[nodiscard]] Result<World> parse_world(std::string_view word);
 
+/// TLS on a module's ports.
+struct AppTls {
+    /// PEM files, a `name` in AppCompose::files each; both empty: the guest makes a key and a
+    /// certificate of its own.
+    std::string certificate_file;
+    std::string key_file;
+};
+
 struct AppModule {
     std::string file; ///< A `name` in AppCompose::files.
     World world = World::command;
     std::uint64_t memory_bytes = 64UL << 20; ///< Linear memory of one instance, at most.
     std::chrono::milliseconds timeout{0};    ///< Of one call; 0: none.
+    std::optional<AppTls> tls;
 };
 
 struct AppService {

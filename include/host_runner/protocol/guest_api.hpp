@@ -56,7 +56,8 @@ struct ServiceStatus {
     std::int64_t pid = 0;
     std::optional<int> exit_code;
     std::uint32_t restarts = 0;
-    std::string program_sha256; ///< Hex, of the program file that was executed.
+    std::string program_sha256;     ///< Hex, of the program file or module that was executed.
+    std::string certificate_sha256; ///< Hex, of the certificate on its ports; empty: no TLS.
 };
 [[nodiscard]] std::string encode_services(const std::vector<ServiceStatus>& services);
 [[nodiscard]] Result<std::vector<ServiceStatus>> decode_services(std::string_view json);

@@ -9,6 +9,7 @@ namespace host_runner::wasm::worker {
 std::string encode_request(const Request& request) {
     const nlohmann::ordered_json json{{"artifact_fd", request.artifact_fd},
                                       {"report_fd", request.report_fd},
+                                      {"tls_fd", request.tls_fd},
                                       {"arguments", request.arguments},
                                       {"has_files", request.has_files},
                                       {"ports", request.ports},
@@ -23,6 +24,7 @@ Result<Request> decode_request(std::string_view text) {
         Request request;
         json.at("artifact_fd").get_to(request.artifact_fd);
         json.at("report_fd").get_to(request.report_fd);
+        json.at("tls_fd").get_to(request.tls_fd);
         json.at("arguments").get_to(request.arguments);
         json.at("has_files").get_to(request.has_files);
         json.at("ports").get_to(request.ports);

@@ -34,6 +34,7 @@ namespace host_runner::wasm::worker {
 namespace {
 
 constexpr std::size_t max_artifact_bytes = std::size_t{512} << 20U;
+constexpr std::size_t max_pem_bytes = std::size_t{1} << 20U;
 constexpr std::size_t max_shown_frames = 16;
 
 /// A line for the service's log. Its pipe does not block, because the module shares it.
@@ -92,11 +93,20 @@ open_files(const Request& request, std::vector<std::pair<std::string, std::strin
                                          {.kind = wasi::FileKind::standard_output},
                                          {.kind = wasi::FileKind::standard_error}};
     for (const auto port : request.ports)
-        entries.push_back({.kind = wasi::FileKind::listen,
-                           .name = fmt::format("{}", port),
-                           .protocol = wasi::Protocol::tcp,
-                           .port = port});
+        entries.push_back(
+            {.kind = wasi::FileKind::listen,
+             .name = fmt::format("{}", port),
+             .protocol = request.tls_fd < 0 ? wasi::Protocol::tcp : wasi::Protocol::tls,
+             .port = port});
     wasi::FileListMeans means;
+    if (request.tls_fd >= 0) {
+        const UniqueFd file(request.tls_fd);
+        HR_TRY(const auto pem, read_all(file.get(), max_pem_bytes));
+        wasi::TlsServerOptions options;
+        options.certificate_chain_pem = pem;
+        options.private_key_pem = pem;
+        HR_TRY(means.tls_server, wasi::TlsServer::create(options));
+    }
     HR_TRY(auto out, duplicate(STDOUT_FILENO));
     HR_TRY(auto err, duplicate(STDERR_FILENO));
     means.standard_output = wasi::HostStream{std::move(out)};

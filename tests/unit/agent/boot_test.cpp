@@ -95,7 +95,7 @@ TEST_F(PrepareServices, needs_a_data_disk_for_a_volume) {
 }
 
 TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_own) {
-    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 5s};
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 5s, {}};
     web().user.clear();
     web().ports = {80};
     web().environment = {{"GREETING", "hello"}};
@@ -117,8 +117,22 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
               folder / "run/modules");
 }
 
+TEST_F(PrepareServices, gives_a_module_the_place_of_its_certificate) {
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}};
+    EXPECT_FALSE(prepare_services(app, paths, true)->front().launch.module->tls);
+    web().module->tls.emplace();
+    auto tls = prepare_services(app, paths, true)->front().launch.module->tls;
+    ASSERT_TRUE(tls);
+    EXPECT_EQ(tls->store, folder / "data/tls/web.pem");
+    EXPECT_EQ(tls->name, "web");
+    web().module->tls = protocol::AppTls{"./conf", "./conf"};
+    tls = prepare_services(app, paths, true)->front().launch.module->tls;
+    EXPECT_EQ(tls->key_path, folder / ("run/share/files/" + std::string(64, 'a')));
+    EXPECT_EQ(tls->store, "");
+}
+
 TEST_F(PrepareServices, gives_a_module_the_user_that_is_named) {
-    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s};
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}};
     const auto named = prepare_services(app, paths, true);
     ASSERT_TRUE(named);
     EXPECT_EQ(named->front().launch.user->uid, ::getuid());

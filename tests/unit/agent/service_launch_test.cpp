@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
@@ -13,6 +14,7 @@
 #include "fakes/temporary_directory.hpp"
 #include "host_runner/agent/users.hpp"
 #include "host_runner/base/files.hpp"
+#include "host_runner/crypto/certificate.hpp"
 #include "host_runner/crypto/digest.hpp"
 
 namespace host_runner::agent {
@@ -30,8 +32,14 @@ TEST(LaunchRequest, survives_its_encoding) {
     request.mounts = {{"/data/volumes/a", "/a", false, false}, {"/files/x", "/etc/x", true, true}};
     request.terminal = "/dev/ttyS0";
     request.report_fd = 3;
-    request.module = LaunchRequest::Module{
-        "/files/x", "aa", "/data/modules", "/run/root", {80, 443}, 1 << 20, 90s};
+    request.module = LaunchRequest::Module{"/files/x",
+                                           "aa",
+                                           "/data/modules",
+                                           "/run/root",
+                                           {80, 443},
+                                           1 << 20,
+                                           90s,
+                                           LaunchRequest::Module::Tls{"c", "k", "s", "web"}};
     const auto decoded = decode_launch_request(encode_launch_request(request));
     ASSERT_TRUE(decoded) << decoded.error().describe();
     EXPECT_EQ(decoded->command, request.command);
@@ -56,6 +64,11 @@ TEST(LaunchRequest, survives_its_encoding) {
     EXPECT_EQ(decoded->module->ports, request.module->ports);
     EXPECT_EQ(decoded->module->memory_bytes, 1U << 20);
     EXPECT_EQ(decoded->module->timeout, 90s);
+    ASSERT_TRUE(decoded->module->tls);
+    EXPECT_EQ(decoded->module->tls->certificate_path, "c");
+    EXPECT_EQ(decoded->module->tls->key_path, "k");
+    EXPECT_EQ(decoded->module->tls->store, "s");
+    EXPECT_EQ(decoded->module->tls->name, "web");
 }
 
 TEST(LaunchRequest, refuses_what_is_none) {
@@ -67,6 +80,7 @@ TEST(LaunchReport, tells_hash_and_error_apart) {
     const auto good = parse_launch_report("sha256 abcd\n");
     EXPECT_EQ(good.program_sha256, "abcd");
     EXPECT_TRUE(good.error.empty());
+    EXPECT_EQ(parse_launch_report("certificate ef\nsha256 abcd\n").certificate_sha256, "ef");
     const auto bad = parse_launch_report("sha256 abcd\nerror Cannot execute x: denied\n");
     EXPECT_EQ(bad.error, "Cannot execute x: denied");
 }
@@ -257,6 +271,41 @@ TEST_F(LaunchModule, that_cannot_run_reports_why) {
     EXPECT_EQ(outcome.output.status.code, 126);
     EXPECT_THAT(outcome.report.error, HasSubstr("import"));
     EXPECT_EQ(outcome.output.err, "");
+}
+
+TEST_F(LaunchModule, keeps_the_certificate_that_it_made_and_gives_the_module_none_of_it) {
+    request.module->tls.emplace();
+    request.module->tls->store = folder / "tls/site.pem";
+    request.module->tls->name = "site";
+    const auto first = run({"environment"});
+    EXPECT_EQ(first.output.status.code, 0) << first.report.error;
+    EXPECT_EQ(first.report.certificate_sha256.size(), 64U);
+    EXPECT_THAT(first.output.out, testing::Not(HasSubstr("PRIVATE")));
+    EXPECT_EQ(run({"exit", "0"}).report.certificate_sha256, first.report.certificate_sha256);
+    struct stat status {};
+    ASSERT_EQ(::stat(request.module->tls->store.c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0600U);
+    ASSERT_EQ(::stat((folder / "tls").c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 0777U, 0700U);
+}
+
+TEST_F(LaunchModule, takes_the_certificate_that_it_is_given) {
+    const std::array names{std::string("site")};
+    const auto made = crypto::make_self_signed_certificate(names, 1h);
+    ASSERT_TRUE(made);
+    const auto other = crypto::make_self_signed_certificate(names, 1h);
+    ASSERT_TRUE(other);
+    ASSERT_TRUE(write_file_atomic(folder / "site.pem", made->certificate_pem));
+    ASSERT_TRUE(write_file_atomic(folder / "key.pem", made->private_key_pem));
+    ASSERT_TRUE(write_file_atomic(folder / "other.pem", other->private_key_pem));
+    request.module->tls =
+        LaunchRequest::Module::Tls{folder / "site.pem", folder / "key.pem", "", ""};
+    EXPECT_EQ(run({"exit", "0"}).report.certificate_sha256,
+              *crypto::certificate_fingerprint(made->certificate_pem));
+    request.module->tls->key_path = folder / "other.pem";
+    const auto outcome = run({"exit", "0"});
+    EXPECT_EQ(outcome.output.status.code, 126);
+    EXPECT_FALSE(outcome.report.error.empty());
 }
 
 TEST_F(LaunchModule, is_compiled_once) {

@@ -52,8 +52,8 @@ instance::Instance running() {
     one.live->last_progress = "done";
     one.live->qmp_status = "running";
     one.live->guest_info_json = R"({"boot_id":"0f0f","flavour":"dev"})";
-    one.live->services_json =
-        protocol::encode_services({{"web", "running", 7, std::nullopt, 0, std::string(64, 'c')}});
+    one.live->services_json = protocol::encode_services(
+        {{"web", "running", 7, std::nullopt, 0, std::string(64, 'c'), std::string(64, 'd')}});
     return one;
 }
 
@@ -117,7 +117,8 @@ ComposeReport sample_compose() {
     protocol::AppService site;
     site.name = "site";
     site.command = {"site.wasm", "--verbose"};
-    site.module = protocol::AppModule{"./site.wasm", protocol::World::command, 16 * mib, 90s};
+    site.module = protocol::AppModule{"./site.wasm", protocol::World::command, 16 * mib, 90s,
+                                      protocol::AppTls{}};
     site.ports = {80};
     site.mounts = {{"data", "/data", false, false}, {"./motd", "/etc/motd", true, true}};
     protocol::AppService job;
@@ -213,7 +214,7 @@ TEST(TextFormatter, lets_no_control_character_of_the_guest_through) {
     one.live->last_progress = "\x1b[2Jgone";
     one.live->guest_info_json = R"({"boot_id":"\u001b]0;title\u0007"})";
     one.live->services_json =
-        protocol::encode_services({{"\x1b[31m", "running", 7, std::nullopt, 0, ""}});
+        protocol::encode_services({{"\x1b[31m", "running", 7, std::nullopt, 0, "", "\x1b[31m"}});
     EXPECT_THAT(make_text_formatter()->instance(one, "/x"),
                 testing::Not(testing::HasSubstr("\x1b")));
 }

@@ -41,7 +41,10 @@ AppCompose full_app() {
     db.health_check = AppHealthCheck{{"/bin/check"}, 1s, 2s, 500ms, 4};
     auto task = make_service("task");
     app.files.push_back({"./task.wasm", std::string(64, 'b'), 99});
-    task.module = AppModule{"./task.wasm", World::command, 16UL << 20, 90s};
+    app.files.push_back({"./site.pem", std::string(64, 'c'), 1});
+    app.files.push_back({"./key.pem", std::string(64, 'd'), 1});
+    task.module = AppModule{"./task.wasm", World::command, 16UL << 20, 90s,
+                            AppTls{"./site.pem", "./key.pem"}};
     app.services = {web, db, task};
     return app;
 }
@@ -89,12 +92,18 @@ TEST(AppCompose, decodes_to_what_was_encoded) {
     EXPECT_EQ(module->world, World::command);
     EXPECT_EQ(module->memory_bytes, 16U << 20);
     EXPECT_EQ(module->timeout, 90s);
+    ASSERT_TRUE(module->tls);
+    EXPECT_EQ(module->tls->certificate_file, "./site.pem");
+    EXPECT_EQ(module->tls->key_file, "./key.pem");
 }
 
 TEST(AppCompose, encodes_a_module_to_exactly_these_bytes) {
-    EXPECT_THAT(encode_app_compose(full_app()),
-                HasSubstr(R"("module":{"file":"./task.wasm","world":"command",)"
-                          R"("memory_bytes":16777216,"timeout_ms":90000})"));
+    EXPECT_THAT(
+        encode_app_compose(full_app()),
+        HasSubstr(
+            R"("module":{"file":"./task.wasm","world":"command",)"
+            R"("memory_bytes":16777216,"timeout_ms":90000,"tls":{"certificate_file":"./site.pem",)"
+            R"("key_file":"./key.pem"}})"));
 }
 
 TEST(AppCompose, checks_a_module) {
@@ -106,6 +115,10 @@ TEST(AppCompose, checks_a_module) {
             HasSubstr("at most 4 GiB"));
     EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->timeout = -1ms; }),
                 HasSubstr("The time-out of service 'task'"));
+    EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->tls->key_file.clear(); }),
+                HasSubstr("not both"));
+    EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->tls->key_file = "./x"; }),
+                HasSubstr("needs './x', which is no file"));
     EXPECT_THAT(parse_world("wasi-http").error().hint, HasSubstr("command"));
 }
 

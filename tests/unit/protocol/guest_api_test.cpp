@@ -82,7 +82,7 @@ TEST(SystemInfo, refuses_disks_over_the_cap) {
 
 TEST(ServiceStatusList, comes_back_as_it_was_encoded) {
     const auto services = decode_services(encode_services(
-        {{"web", "running", 12, std::nullopt, 2, "ff"}, {"job", "exited", 0, 3, 0, ""}}));
+        {{"web", "running", 12, std::nullopt, 2, "ff", "ee"}, {"job", "exited", 0, 3, 0, "", ""}}));
     ASSERT_TRUE(services) << services.error().describe();
     ASSERT_EQ(services->size(), 2U);
     EXPECT_EQ((*services)[0].name, "web");
@@ -91,6 +91,8 @@ TEST(ServiceStatusList, comes_back_as_it_was_encoded) {
     EXPECT_EQ((*services)[0].exit_code, std::nullopt);
     EXPECT_EQ((*services)[0].restarts, 2U);
     EXPECT_EQ((*services)[0].program_sha256, "ff");
+    EXPECT_EQ((*services)[0].certificate_sha256, "ee");
+    EXPECT_EQ((*services)[1].certificate_sha256, "");
     EXPECT_EQ((*services)[1].exit_code, 3);
 }
 

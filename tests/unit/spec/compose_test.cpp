@@ -221,6 +221,7 @@ TEST(ComposeService, with_a_bad_name_is_an_error_at_its_place) {
 
 TEST(ComposeService, x_world_is_for_wasm_only) {
     EXPECT_THAT(service_error("    x-world: command"), HasSubstr("WebAssembly services only"));
+    EXPECT_THAT(service_error("    x-tls: self-signed"), HasSubstr("WebAssembly services only"));
 }
 
 // ---- WebAssembly -------------------------------------------------------------------------------
@@ -310,6 +311,27 @@ TEST_F(ComposeModule, in_an_oci_layout_is_not_supported_yet) {
 TEST_F(ComposeModule, gets_tcp_ports_only) {
     EXPECT_THAT(error_of("    image: ./site.wasm\n    ports: [\"53:53/udp\"]"),
                 HasSubstr("compose.yaml:4:13: A WebAssembly service gets TCP sockets only"));
+}
+
+TEST_F(ComposeModule, speaks_tls_with_a_certificate_of_its_own_or_with_files) {
+    const auto own = resolve_service("    image: ./site.wasm\n    x-tls: self-signed");
+    ASSERT_TRUE(own) << own.error().describe();
+    ASSERT_TRUE(own->module->tls);
+    EXPECT_EQ(own->module->tls->key_file, "");
+    write(folder / "site.pem", "certificate");
+    write(folder / "key.pem", "key");
+    const auto given = resolve_service("    image: ./site.wasm\n"
+                                       "    x-tls: {certificate: ./site.pem, key: ./key.pem}");
+    ASSERT_TRUE(given) << given.error().describe();
+    EXPECT_EQ(given->module->tls->certificate_file, "./site.pem");
+    EXPECT_EQ(given->module->tls->key_file, "./key.pem");
+    EXPECT_EQ(files.size(), 3U);
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-tls: yes"), HasSubstr("'yes' is no kind"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-tls: {certificate: ./site.pem}"),
+                HasSubstr("needs the file of the key"));
+    EXPECT_THAT(
+        error_of("    image: ./site.wasm\n    x-tls: {certificate: ./no.pem, key: ./key.pem}"),
+        HasSubstr("no.pem"));
 }
 
 TEST_F(ComposeModule, has_no_working_directory_and_no_other_limits) {

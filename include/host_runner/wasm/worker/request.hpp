@@ -19,6 +19,8 @@ struct Request {
     /// Gets "error TEXT\n" when the module cannot be run, and is closed when it is about to run:
     /// its ports are open then. -1: nobody listens, and the error goes to stderr.
     int report_fd = -1;
+    /// A file with the PEM of a certificate and its key: the ports speak TLS. -1: none.
+    int tls_fd = -1;
     std::vector<std::string> arguments;   ///< Of the module, argv[0] first.
     bool has_files = false;               ///< The worker's root folder is the module's.
     std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.

@@ -12,6 +12,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     Request request;
     request.artifact_fd = 5;
     request.report_fd = 3;
+    request.tls_fd = 6;
     request.arguments = {"site.wasm", "two words", "\"quoted\"", ""};
     request.has_files = true;
     request.ports = {80, 65535};
@@ -21,6 +22,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     ASSERT_TRUE(decoded) << decoded.error().describe();
     EXPECT_EQ(decoded->artifact_fd, 5);
     EXPECT_EQ(decoded->report_fd, 3);
+    EXPECT_EQ(decoded->tls_fd, 6);
     EXPECT_EQ(decoded->arguments, request.arguments);
     EXPECT_TRUE(decoded->has_files);
     EXPECT_EQ(decoded->ports, request.ports);
