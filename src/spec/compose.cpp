@@ -16,6 +16,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
 #include "host_runner/crypto/digest.hpp"
+#include "host_runner/spec/oci_layout.hpp"
 #include "host_runner/spec/wasm_module.hpp"
 #include "shell_words.hpp"
 #include "text.hpp"
@@ -449,19 +450,25 @@ private:
                 return platform->fail(fmt::format("'{}' is no platform of this guest", word),
                                       "wasi/wasm");
         }
-        if (path_exists(join_path(join_path(folder_, image), "oci-layout")))
-            return place->fail("OCI layout folders are not in this version yet",
-                               "name the module's file: image: ./NAME.wasm",
-                               ErrorCode::unsupported);
-        HR_CHECK(add_file(*place, image));
         const auto at_place = [&](Error error) {
             return place->locate(std::move(error));
         };
-        const auto& path =
-            std::find_if(result_.files.begin(), result_.files.end(), [&](const auto& file) {
-                return file.entry.name == image;
-            })->path;
-        HR_TRY(const auto bytes, read_file(path, max_files_bytes).map_error(at_place));
+        const auto file = [&]() -> const LocalFile& {
+            return *std::find_if(result_.files.begin(), result_.files.end(),
+                                 [&](const auto& each) { return each.entry.name == image; });
+        };
+        const auto layout = join_path(folder_, image);
+        if (path_exists(join_path(layout, "oci-layout"))) {
+            HR_TRY(const auto found, find_oci_module(layout).map_error(at_place));
+            HR_CHECK(add_file(*place, image, found.path));
+            if (file().entry.sha256 != found.descriptor.sha256)
+                return place->fail(
+                    fmt::format("The module in {} is not the one of its manifest", image),
+                    "copy it again from its registry", ErrorCode::corrupt_data);
+        } else {
+            HR_CHECK(add_file(*place, image));
+        }
+        HR_TRY(const auto bytes, read_file(file().path, max_files_bytes).map_error(at_place));
         HR_TRY(const auto module, describe_wasm(bytes).map_error(at_place));
         service.module = protocol::AppModule{};
         service.module->file = image;
@@ -611,7 +618,9 @@ private:
     }
 
     /// Resolves and hashes a file beside the compose file; one that is named twice travels once.
-    Result<void> add_file(const YamlValue& item, const std::string& name) {
+    /// @param from where it lies; empty: where its name says
+    Result<void> add_file(const YamlValue& item, const std::string& name,
+                          const std::string& from = {}) {
         const auto is_same = [&](const auto& file) {
             return file.entry.name == name;
         };
@@ -620,7 +629,8 @@ private:
         const auto at_item = [&](Error error) {
             return item.locate(std::move(error));
         };
-        HR_TRY(const auto path, canonical_path(join_path(folder_, name)).map_error(at_item));
+        HR_TRY(const auto path,
+               canonical_path(from.empty() ? join_path(folder_, name) : from).map_error(at_item));
         struct stat status {};
         if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode))
             return item.fail(fmt::format("{} is not a regular file", path),

@@ -6,8 +6,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "fakes/oci_layout.hpp"
 #include "fakes/temporary_directory.hpp"
 #include "host_runner/base/files.hpp"
+#include "host_runner/crypto/digest.hpp"
 
 namespace host_runner::spec {
 namespace {
@@ -300,12 +302,19 @@ TEST_F(ComposeModule, that_suits_no_world_says_why) {
                 HasSubstr("'wasi-http' is not a world"));
 }
 
-TEST_F(ComposeModule, in_an_oci_layout_is_not_supported_yet) {
-    ASSERT_TRUE(make_directories(folder / "layout"));
-    write(folder / "layout/oci-layout", "{}");
+TEST_F(ComposeModule, in_an_oci_layout_is_found_and_checked) {
+    tests::write_oci_layout(folder / "layout", *read_file(folder / "site.wasm", 1 << 20));
     const auto service = resolve_service("    image: ./layout");
-    ASSERT_FALSE(service);
-    EXPECT_EQ(service.error().code, ErrorCode::unsupported);
+    ASSERT_TRUE(service) << service.error().describe();
+    EXPECT_EQ(service->module->file, "./layout");
+    EXPECT_THAT(service->command, ElementsAre("layout"));
+    ASSERT_EQ(files.size(), 1U);
+    EXPECT_EQ(files[0].sha256, crypto::sha256_hex(*read_file(folder / "site.wasm", 1 << 20)));
+    write(folder / ("layout/blobs/sha256/" + files[0].sha256), "other bytes");
+    const auto changed = resolve_service("    image: ./layout");
+    ASSERT_FALSE(changed);
+    EXPECT_EQ(changed.error().code, ErrorCode::corrupt_data);
+    EXPECT_THAT(changed.error().message, HasSubstr("compose.yaml:3:12: The module in ./layout"));
 }
 
 TEST_F(ComposeModule, gets_tcp_ports_only) {
