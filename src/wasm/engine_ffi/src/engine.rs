@@ -13,6 +13,12 @@ const _: () = assert!(align_of::<wasm_config_t>() == align_of::<Config>());
 const _: () = assert!(size_of::<wasm_engine_t>() == size_of::<Engine>());
 const _: () = assert!(align_of::<wasm_engine_t>() == align_of::<Engine>());
 
+/// What is inside the C API's handle.
+pub(crate) fn settings_of(config: &wasm_config_t) -> &Config {
+    // SAFETY: the layout above.
+    unsafe { &*std::ptr::from_ref(config).cast::<Config>() }
+}
+
 /// Takes `config`. Returns the engine, or null with `*error` set to an error that the caller deletes.
 ///
 /// # Safety
@@ -22,9 +28,7 @@ pub unsafe extern "C" fn hr_engine_new(
     config: Box<wasm_config_t>,
     error: *mut *mut wasmtime_error_t,
 ) -> Option<Box<wasm_engine_t>> {
-    // SAFETY: the layout above; the box is read, not taken apart.
-    let settings: &Config = unsafe { &*std::ptr::from_ref(&*config).cast::<Config>() };
-    match Engine::new(settings) {
+    match Engine::new(settings_of(&config)) {
         Ok(engine) => {
             let engine = Box::into_raw(Box::new(engine)).cast::<wasm_engine_t>();
             // SAFETY: the same allocation, by the layout above.

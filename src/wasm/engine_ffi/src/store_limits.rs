@@ -12,17 +12,18 @@ const _: () = assert!(align_of::<wasmtime_store_t>() == align_of::<Store<Wasmtim
 
 /// Limits, and what happened under them. The C++ side owns it and keeps it in place while the store lives.
 #[repr(C)]
+#[derive(Default)]
 pub struct hr_store_limits {
     /// All linear memories and the GC heap together.
-    memory_limit_bytes: u64,
+    pub(crate) memory_limit_bytes: u64,
     /// Each table.
-    table_limit_elements: u64,
-    memory_bytes: u64,
-    memory_peak_bytes: u64,
+    pub(crate) table_limit_elements: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) memory_peak_bytes: u64,
     /// The total that was wanted when memory was last refused; 0: never.
-    memory_refused_bytes: u64,
+    pub(crate) memory_refused_bytes: u64,
     /// The size that was wanted when a table was last refused; 0: never.
-    table_refused_elements: u64,
+    pub(crate) table_refused_elements: u64,
 }
 
 impl ResourceLimiter for hr_store_limits {
