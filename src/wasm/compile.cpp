@@ -6,7 +6,37 @@
 
 namespace host_runner::wasm {
 
+namespace {
+
+Result<std::string> taken(wasm_byte_vec_t bytes) {
+    std::string artifact(bytes.data, bytes.size);
+    wasm_byte_vec_delete(&bytes);
+    return artifact;
+}
+
+Result<std::string> compile_component(std::string_view component) {
+    wasm_byte_vec_t bytes;
+    const ErrorHandle error(hr_component_compile(
+        make_config().release(),
+        reinterpret_cast<const std::uint8_t*>(component.data()), // NOLINT: bytes
+        component.size(), &bytes));
+    if (error)
+        return fail(ErrorCode::corrupt_data,
+                    fmt::format("Not a component that can be compiled: {}", message_of(*error)));
+    return taken(bytes);
+}
+
+} // namespace
+
+bool is_component(std::string_view bytes) noexcept {
+    // The version and layer fields of the preamble, after the magic number that both share.
+    constexpr std::string_view preamble("\0asm\x0d\0\x01\0", 8);
+    return bytes.substr(0, preamble.size()) == preamble;
+}
+
 Result<std::string> compile(std::string_view module) {
+    if (is_component(module))
+        return compile_component(module);
     // Without a pool: nothing is instantiated here, so no address space has to be reserved.
     wasmtime_error_t* problem = nullptr;
     const EngineHandle engine(hr_engine_new(make_config().release(), &problem));
@@ -27,9 +57,7 @@ Result<std::string> compile(std::string_view module) {
     if (unserialized)
         return fail(ErrorCode::internal,
                     fmt::format("Cannot write out compiled code: {}", message_of(*unserialized)));
-    std::string artifact(bytes.data, bytes.size);
-    wasm_byte_vec_delete(&bytes);
-    return artifact;
+    return taken(bytes);
 }
 
 } // namespace host_runner::wasm

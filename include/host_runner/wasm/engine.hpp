@@ -79,8 +79,12 @@ private:
     std::shared_ptr<const Impl> impl_;
 };
 
-/// Translates a module to native code for this CPU. Costs much time and memory for hostile modules:
-/// use compile_in_child().
+/// Whether these are the bytes of a component rather than of a core module: by the preamble alone.
+/// Source: WebAssembly/component-model design/mvp/Binary.md, "Component Definitions"
+[[nodiscard]] bool is_component(std::string_view bytes) noexcept;
+
+/// Translates a module or a component (for HttpServer) to native code for this CPU. Costs much time
+/// and memory for hostile modules: use compile_in_child().
 /// @errors corrupt_data: not a valid module; unsupported: it uses a proposal that is switched off
 [[nodiscard]] Result<std::string> compile(std::string_view module);
 
