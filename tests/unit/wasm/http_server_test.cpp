@@ -336,13 +336,12 @@ TEST_F(Http, ends_the_instance_of_a_client_that_left) {
     settings.wait_for_place = patience;
     const auto server = start();
     {
-        const Client first(port);
-        first.send(request("/sleep"));
-        // The server has read the request when the kernel has nothing left of it.
-        Client second(port);
-        second.send(request("/", "Connection: close\r\n"));
+        Client first(port);
+        first.send(request("/pause"));
+        EXPECT_THAT(first.until("pausing"), StartsWith("HTTP/1.1 200 "));
     }
     EXPECT_THAT(get("/"), HasSubstr("hello"));
+    EXPECT_EQ(server.count(HttpKind::client_gone), 1U);
 }
 
 TEST_F(Http, closes_connections_of_clients_that_are_too_slow) {
