@@ -108,7 +108,11 @@ public:
         return fd_.get();
     }
     void send(std::string_view bytes) const {
-        EXPECT_TRUE(write_all(fd_.get(), bytes));
+        while (!bytes.empty()) {
+            const auto count = ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+            ASSERT_GT(count, 0) << errno;
+            bytes.remove_prefix(static_cast<std::size_t>(count));
+        }
     }
     /// Reads until `text` was there.
     std::string until(std::string_view text) {
@@ -249,7 +253,7 @@ TEST_F(Http, streams_bodies_larger_than_an_instance) {
     const auto answer = client.rest();
     writer.join();
     EXPECT_THAT(answer.substr(0, 100), StartsWith("HTTP/1.1 200 "));
-    EXPECT_EQ(std::count(answer.begin(), answer.end(), 'x'), size);
+    EXPECT_EQ(static_cast<std::size_t>(std::count(answer.begin(), answer.end(), 'x')), size);
     EXPECT_THAT(answer.substr(answer.size() - 100), EndsWith("0\r\n\r\n"));
 }
 
@@ -457,11 +461,12 @@ TEST_F(Http, speaks_tls_1_3) {
 TEST_F(Http, finishes_what_runs_when_it_stops_and_takes_nothing_new) {
     auto server = start();
     auto running = echoing();
-    Client idle(port);
+    const Client idle(port);
     std::thread stopping([&] { EXPECT_EQ(server.stop(patience), 0U); });
-    // The listener is closed before the idle connection is.
     EXPECT_THAT(idle.rest(), IsEmpty());
-    EXPECT_FALSE(Client(port).connected());
+    // Idle connections and the listener are closed in no certain order.
+    while (Client(port).connected()) {
+    }
     running.send(chunk("second") + "0\r\n\r\n");
     EXPECT_THAT(running.until("0\r\n\r\n"), HasSubstr("second"));
     stopping.join();
