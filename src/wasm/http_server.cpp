@@ -2,6 +2,7 @@
 #include "host_runner/wasm/http_server.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <limits>
 
 #include <sys/socket.h>
@@ -172,6 +173,9 @@ Result<HttpServer> HttpServer::start(std::string_view artifact, UniqueFd listene
     HR_CHECK(check(settings));
     HR_CHECK(check_listener(listener));
     HR_TRY(auto translated, translate(settings));
+    // The archive writes to sockets by writev, which has no flag against the signal; Rust's own
+    // start-up, which ignores it elsewhere, does not run in a C++ program.
+    std::signal(SIGPIPE, SIG_IGN);
     const auto environment = texts_of(settings.environment);
     const auto arguments = texts_of(settings.arguments);
     std::vector<hr_http_authority> outgoing;

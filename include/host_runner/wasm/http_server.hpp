@@ -102,7 +102,8 @@ struct HttpServerSettings {
 /// Members may be called from several threads, stop() from one at a time.
 class HttpServer {
 public:
-    /// Serves on `listener` with HTTP/1.1, over TLS 1.3 where there is a certificate.
+    /// Makes the process ignore SIGPIPE. Serves on `listener` with HTTP/1.1, over TLS 1.3 where
+    /// there is a certificate.
     /// @param artifact what compile() made of a component, under the same rules as for
     /// Engine::load()
     /// @param listener a listening TCP socket
