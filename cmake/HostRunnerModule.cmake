@@ -8,6 +8,8 @@ target_compile_options(host_runner_flags INTERFACE
     # GCC 12 takes some concatenations of std::string for overlapping copies when it optimises (GCC bug 105651).
     $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>
     $<$<BOOL:${HOST_RUNNER_WARNINGS_AS_ERRORS}>:-Werror>
+    # Source files by their place in the tree: where it lies must not change the guest's measurement.
+    "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/="
     -fstack-protector-strong
     $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
 if(HOST_RUNNER_SANITIZE)
