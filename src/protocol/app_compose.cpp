@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <set>
 
 #include <fmt/format.h>
@@ -29,6 +30,8 @@ constexpr std::size_t max_text_bytes = 128UL * 1024;
 constexpr std::size_t max_arguments = 1024;
 constexpr std::size_t max_variables = 1024;
 constexpr std::size_t max_mounts = 256;
+constexpr std::size_t max_outgoing = 64;
+constexpr std::size_t max_authority_bytes = 300;
 /// What 32-bit WebAssembly can address.
 constexpr std::uint64_t max_module_memory_bytes = 4ULL << 30;
 constexpr std::uint64_t max_duration_ms = 365ULL * 24 * 3600 * 1000;
@@ -55,7 +58,8 @@ struct WorldWord {
     World world;
     std::string_view word;
 };
-constexpr std::array<WorldWord, 1> world_words{{{World::command, "command"}}};
+constexpr std::array<WorldWord, 2> world_words{
+    {{World::command, "command"}, {World::wasi_http, "wasi-http"}}};
 
 std::string_view to_word(RestartPolicy policy) {
     return std::find_if(restart_words.begin(), restart_words.end(),
@@ -84,6 +88,8 @@ ordered_json encode_module(const AppModule& module) {
                         {"world", to_string(module.world)},
                         {"memory_bytes", module.memory_bytes},
                         {"timeout_ms", module.timeout.count()}};
+    if (!module.outgoing.empty())
+        result["outgoing"] = module.outgoing;
     if (module.tls)
         result["tls"] = {{"certificate_file", module.tls->certificate_file},
                          {"key_file", module.tls->key_file}};
@@ -213,6 +219,11 @@ Result<AppModule> decode_module(const json& value, const std::string& where) {
     HR_TRY(module.world, parse_world(world));
     HR_TRY(module.memory_bytes, members.number("memory_bytes", max_module_memory_bytes));
     HR_TRY(module.timeout, decode_duration(members, "timeout_ms"));
+    if (members.has("outgoing")) {
+        HR_TRY(const json* outgoing, members.array("outgoing", max_outgoing));
+        HR_TRY(module.outgoing,
+               decode_texts(*outgoing, "outgoing of " + where, max_authority_bytes));
+    }
     if (members.has("tls")) {
         HR_TRY(const json* tls, members.object("tls", 16));
         HR_TRY(module.tls, decode_tls(*tls, "tls of " + where));
@@ -361,8 +372,34 @@ bool has_file(const AppCompose& app, const std::string& name) {
                        [&](const auto& file) { return file.name == name; });
 }
 
-Result<void> check_module(const AppModule& module, const AppCompose& app,
+/// "HOST:PORT", of a DNS name or an address; an IPv6 address stands in brackets.
+Result<void> check_authority(const std::string& authority, const std::string& where) {
+    const auto colon = authority.rfind(':');
+    const auto port = colon == std::string::npos ? std::string_view()
+                                                 : std::string_view(authority).substr(colon + 1);
+    std::uint16_t number = 0;
+    const auto [end, problem] = std::from_chars(port.data(), port.data() + port.size(), number);
+    const bool is_host =
+        colon > 0 && colon != std::string::npos &&
+        authority.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRST"
+                                    "UVWXYZ0123456789.-_:[]") == std::string::npos;
+    if (!is_host || problem != std::errc{} || end != port.data() + port.size() || number == 0)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("'{}' of {} is nobody whom a module can ask", authority, where),
+                    "write HOST:PORT, e.g. api.example.com:443");
+    return {};
+}
+
+Result<void> check_module(const AppService& service, const AppCompose& app,
                           const std::string& where) {
+    const auto& module = *service.module;
+    if (module.world == World::wasi_http && service.ports.size() != 1)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} answers HTTP, so it needs exactly one port", where));
+    if (module.world == World::wasi_http && !service.mounts.empty())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} mounts something, but the world {} has no files", where,
+                                to_string(module.world)));
     if (!has_file(app, module.file))
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} runs the module '{}', which is no file of the app", where,
@@ -371,6 +408,12 @@ Result<void> check_module(const AppModule& module, const AppCompose& app,
         return fail(
             ErrorCode::invalid_argument,
             fmt::format("The memory of the module of {} must be above 0 and at most 4 GiB", where));
+    if (module.world != World::wasi_http && !module.outgoing.empty())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} cannot ask others over HTTP in the world {}", where,
+                                to_string(module.world)));
+    for (const auto& authority : module.outgoing)
+        HR_CHECK(check_authority(authority, where));
     if (const auto& tls = module.tls) {
         if (tls->certificate_file.empty() != tls->key_file.empty())
             return fail(ErrorCode::invalid_argument,
@@ -423,7 +466,7 @@ Result<World> parse_world(std::string_view word) {
                                   [&](const auto& entry) { return entry.word == word; });
     if (row == world_words.end())
         return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a world", word),
-                    "the world of this version is: command");
+                    "the worlds of this version are: command, wasi-http");
     return row->world;
 }
 
@@ -443,7 +486,7 @@ Result<void> check_app_service(const AppService& service, const AppCompose& app)
     const std::string where = fmt::format("service '{}'", service.name);
     HR_CHECK(check_command(service.command, "the command of " + where));
     if (service.module)
-        HR_CHECK(check_module(*service.module, app, where));
+        HR_CHECK(check_module(service, app, where));
     if (service.environment.size() > max_variables)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} has more than {} variables", where, max_variables));

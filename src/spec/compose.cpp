@@ -425,6 +425,8 @@ private:
             HR_CHECK(read_pids_limit(*value, service));
         if (const auto* value = fields.find("x-limits"))
             HR_CHECK(read_limits(*value, service));
+        if (const auto* value = fields.find("x-outgoing"); value != nullptr && !service.module)
+            return value->fail("x-outgoing is for WebAssembly services only", "remove it");
         if (const auto* value = fields.find("x-tls"); value != nullptr && !service.module)
             return value->fail("x-tls is for WebAssembly services only",
                                "a program does its own TLS; give it the files as volumes");
@@ -475,9 +477,16 @@ private:
         // A world that is named must fit too: what is wrong is better known now than in the guest.
         HR_TRY(service.module->world, guess_world(module).map_error(at_place));
         if (const auto* value = fields.find("x-world")) {
-            HR_TRY(service.module->world, value->parsed(protocol::parse_world));
+            HR_TRY(const auto named, value->parsed(protocol::parse_world));
+            if (named != service.module->world)
+                return value->fail(fmt::format("{} is a module for the world {}", image,
+                                               to_string(service.module->world)),
+                                   "leave out x-world, or name that one");
         }
         service.command.push_back(base_name(image));
+        if (const auto* value = fields.find("x-outgoing")) {
+            HR_TRY(service.module->outgoing, value->texts());
+        }
         if (const auto* value = fields.find("x-tls"))
             HR_CHECK(read_tls(*value, *service.module));
         return {};

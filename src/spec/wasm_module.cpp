@@ -287,10 +287,16 @@ Result<WasmModule> describe_wasm(std::string_view bytes) {
 }
 
 Result<protocol::World> guess_world(const WasmModule& module) {
-    if (module.is_component)
+    if (module.is_component) {
+        // Its imports are the engine's to check: which of them it has, changes with the engine.
+        if (std::any_of(module.exports.begin(), module.exports.end(), [](const auto& name) {
+                return name.starts_with("wasi:http/incoming-handler@0.2.");
+            }))
+            return protocol::World::wasi_http;
         return fail(ErrorCode::unsupported,
-                    "This is a component, and components are not in this version yet",
-                    "build a module instead, for the target wasm32-wasip1");
+                    "This component exports no wasi:http/incoming-handler@0.2",
+                    "components answer HTTP here; build a program for the target wasm32-wasip1");
+    }
     const auto foreign = std::find_if(module.imports.begin(), module.imports.end(),
                                       [](const auto& import) { return import.module != preview1; });
     if (foreign != module.imports.end())

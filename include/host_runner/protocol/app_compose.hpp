@@ -40,7 +40,8 @@ struct AppHealthCheck {
 
 /// What a WebAssembly module is run as.
 enum class World {
-    command, ///< A WASI preview 1 program with `_start`.
+    command,   ///< A WASI preview 1 program with `_start`.
+    wasi_http, ///< A component of the world wasi:http/proxy 0.2, which answers HTTP on its port.
 };
 [[nodiscard]] std::string_view to_string(World world) noexcept;
 /// @errors invalid_argument: names the worlds there are
@@ -58,7 +59,10 @@ struct AppModule {
     std::string file; ///< A `name` in AppCompose::files.
     World world = World::command;
     std::uint64_t memory_bytes = 64UL << 20; ///< Linear memory of one instance, at most.
-    std::chrono::milliseconds timeout{0};    ///< Of one call; 0: none.
+    /// Of the whole run of a command; of one request with wasi_http. 0: none.
+    std::chrono::milliseconds timeout{0};
+    /// Whom a wasi_http module may ask: "HOST:PORT", nobody else.
+    std::vector<std::string> outgoing;
     std::optional<AppTls> tls;
 };
 

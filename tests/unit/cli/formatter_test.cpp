@@ -117,8 +117,8 @@ ComposeReport sample_compose() {
     protocol::AppService site;
     site.name = "site";
     site.command = {"site.wasm", "--verbose"};
-    site.module = protocol::AppModule{"./site.wasm", protocol::World::command, 16 * mib, 90s,
-                                      protocol::AppTls{}};
+    site.module = protocol::AppModule{
+        "./site.wasm", protocol::World::command, 16 * mib, 90s, {}, protocol::AppTls{}};
     site.ports = {80};
     site.mounts = {{"data", "/data", false, false}, {"./motd", "/etc/motd", true, true}};
     protocol::AppService job;

@@ -43,9 +43,13 @@ AppCompose full_app() {
     app.files.push_back({"./task.wasm", std::string(64, 'b'), 99});
     app.files.push_back({"./site.pem", std::string(64, 'c'), 1});
     app.files.push_back({"./key.pem", std::string(64, 'd'), 1});
-    task.module = AppModule{"./task.wasm", World::command, 16UL << 20, 90s,
-                            AppTls{"./site.pem", "./key.pem"}};
-    app.services = {web, db, task};
+    task.module = AppModule{
+        "./task.wasm", World::command, 16UL << 20, 90s, {}, AppTls{"./site.pem", "./key.pem"}};
+    auto api = make_service("api");
+    api.ports = {80};
+    api.module =
+        AppModule{"./task.wasm", World::wasi_http, 64UL << 20, 5s, {"db.example:5432"}, {}};
+    app.services = {web, db, task, api};
     return app;
 }
 
@@ -92,6 +96,8 @@ TEST(AppCompose, decodes_to_what_was_encoded) {
     EXPECT_EQ(module->world, World::command);
     EXPECT_EQ(module->memory_bytes, 16U << 20);
     EXPECT_EQ(module->timeout, 90s);
+    EXPECT_EQ(app->services.at(3).module->world, World::wasi_http);
+    EXPECT_THAT(app->services.at(3).module->outgoing, ElementsAre("db.example:5432"));
     ASSERT_TRUE(module->tls);
     EXPECT_EQ(module->tls->certificate_file, "./site.pem");
     EXPECT_EQ(module->tls->key_file, "./key.pem");
@@ -104,6 +110,32 @@ TEST(AppCompose, encodes_a_module_to_exactly_these_bytes) {
             R"("module":{"file":"./task.wasm","world":"command",)"
             R"("memory_bytes":16777216,"timeout_ms":90000,"tls":{"certificate_file":"./site.pem",)"
             R"("key_file":"./key.pem"}})"));
+}
+
+TEST(AppCompose, checks_whom_a_module_may_ask) {
+    for (const auto* good : {"a.example:1", "127.0.0.1:80", "[::1]:8080"})
+        EXPECT_EQ(problem_after([&](auto& app) { app.services[3].module->outgoing = {good}; }),
+                  "none")
+            << good;
+    for (const auto* bad : {"", "a", "a:", ":1", "a:0", "a:65536", "a:1x", "a b:1", "http://a:1"})
+        EXPECT_THAT(problem_after([&](auto& app) { app.services[3].module->outgoing = {bad}; }),
+                    HasSubstr("nobody whom a module can ask"))
+            << bad;
+    EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->outgoing = {"a:1"}; }),
+                HasSubstr("in the world command"));
+}
+
+TEST(AppCompose, checks_what_a_component_that_answers_http_may_have) {
+    EXPECT_THAT(problem_after([](auto& app) {
+                    app.services[3].ports = {80, 81};
+                }),
+                HasSubstr("exactly one port"));
+    EXPECT_THAT(problem_after([](auto& app) { app.services[3].ports.clear(); }),
+                HasSubstr("exactly one port"));
+    EXPECT_THAT(problem_after([](auto& app) {
+                    app.services[3].mounts = {{"data", "/x", false, false}};
+                }),
+                HasSubstr("the world wasi-http has no files"));
 }
 
 TEST(AppCompose, checks_a_module) {
@@ -119,7 +151,7 @@ TEST(AppCompose, checks_a_module) {
                 HasSubstr("not both"));
     EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->tls->key_file = "./x"; }),
                 HasSubstr("needs './x', which is no file"));
-    EXPECT_THAT(parse_world("wasi-http").error().hint, HasSubstr("command"));
+    EXPECT_THAT(parse_world("function").error().hint, HasSubstr("command, wasi-http"));
 }
 
 TEST(AppCompose, is_not_decoded_for_another_runner) {

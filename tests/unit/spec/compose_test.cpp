@@ -297,9 +297,11 @@ TEST_F(ComposeModule, that_suits_no_world_says_why) {
     EXPECT_THAT(error_of("    image: ./missing_imports.wasm"),
                 HasSubstr("No world offers the import"));
     EXPECT_THAT(error_of("    image: ./reactor.wasm"), HasSubstr("exports no _start"));
-    EXPECT_THAT(error_of("    image: ./component.wasm"), HasSubstr("components are not in this"));
+    EXPECT_THAT(error_of("    image: ./component.wasm"), HasSubstr("exports no wasi:http"));
     EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: wasi-http"),
-                HasSubstr("'wasi-http' is not a world"));
+                HasSubstr("./site.wasm is a module for the world command"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: function"),
+                HasSubstr("'function' is not a world"));
 }
 
 TEST_F(ComposeModule, in_an_oci_layout_is_found_and_checked) {
@@ -341,6 +343,11 @@ TEST_F(ComposeModule, speaks_tls_with_a_certificate_of_its_own_or_with_files) {
     EXPECT_THAT(
         error_of("    image: ./site.wasm\n    x-tls: {certificate: ./no.pem, key: ./key.pem}"),
         HasSubstr("no.pem"));
+}
+
+TEST_F(ComposeModule, may_ask_others_over_http_only_where_its_world_can) {
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-outgoing: [\"api.example.com:443\"]"),
+                HasSubstr("cannot ask others over HTTP in the world command"));
 }
 
 TEST_F(ComposeModule, has_no_working_directory_and_no_other_limits) {

@@ -128,11 +128,18 @@ TEST(WasmModule, that_is_a_damaged_component_is_refused) {
     EXPECT_EQ(describe_wasm("\0asm\x0a\0\1\0"s).error().code, ErrorCode::unsupported);
 }
 
-TEST(WasmModule, that_is_a_component_suits_no_world_yet) {
-    const auto module = describe_wasm(std::string("\0asm\x0d\0\1\0", 8));
-    ASSERT_TRUE(module);
-    EXPECT_TRUE(module->is_component);
-    EXPECT_THAT(guess_world(*module).error().message, HasSubstr("components"));
+TEST(WasmModule, that_is_a_component_suits_the_world_of_its_export) {
+    WasmModule component;
+    component.is_component = true;
+    component.imports = {{"wasi:http/types@0.2.3", ""}};
+    component.exports = {"wasi:http/incoming-handler@0.2.3"};
+    EXPECT_EQ(guess_world(component), protocol::World::wasi_http);
+    for (const auto* name : {"wasi:http/incoming-handler@0.3.0", "wasi:cli/run@0.2.3", "run"}) {
+        component.exports = {name};
+        EXPECT_THAT(guess_world(component).error().message,
+                    HasSubstr("exports no wasi:http/incoming-handler@0.2"))
+            << name;
+    }
 }
 
 TEST(WasmModule, without_an_entry_suits_no_world) {
