@@ -67,6 +67,14 @@ std::string kernel_version() {
     return ::uname(&names) == 0 ? static_cast<const char*>(names.release) : "unknown";
 }
 
+/// The guest's /etc/hosts.
+std::string hosts_of(const protocol::AppCompose& app) {
+    std::vector<std::string> services;
+    for (const auto& service : app.services)
+        services.push_back(service.name);
+    return hosts_file(app.name, services);
+}
+
 std::string without_newline(std::string text) {
     while (!text.empty() && text.back() == '\n')
         text.pop_back();
@@ -323,11 +331,7 @@ private:
         const auto& name = share_.app.name;
         if (::sethostname(name.c_str(), name.size()) != 0)
             logs_.say(fail_errno("Cannot set the host name", errno).value().message);
-        std::vector<std::string> services;
-        for (const auto& service : share_.app.services)
-            services.push_back(service.name);
-        if (auto written = write_file_atomic(paths_.hosts, hosts_file(name, services), 0644);
-            !written)
+        if (auto written = write_file_atomic(paths_.hosts, hosts_of(share_.app), 0644); !written)
             logs_.say(fmt::format("Services do not find each other by name: {}",
                                   written.error().describe()));
     }
@@ -404,17 +408,26 @@ std::string delivered_file(const protocol::AppCompose& app, const GuestPaths& pa
     return join_path(paths.state, "share/files/" + file->sha256);
 }
 
-LaunchRequest::Module prepare_module(const protocol::AppService& service,
-                                     const protocol::AppCompose& app, const GuestPaths& paths,
-                                     bool has_data_disk) {
+Result<LaunchRequest::Module> prepare_module(const protocol::AppService& service,
+                                             const protocol::AppCompose& app,
+                                             const GuestPaths& paths, bool has_data_disk) {
     LaunchRequest::Module module;
     module.path = delivered_file(app, paths, service.module->file);
     module.sha256 = base_name(module.path);
     module.cache_folder = join_path(has_data_disk ? paths.data : paths.state, "modules");
     module.root_folder = join_path(paths.state, "worker-root");
-    module.ports = service.ports;
-    module.memory_bytes = service.module->memory_bytes;
-    module.timeout = service.module->timeout;
+    module.worker.world = service.module->world;
+    module.worker.ports = service.ports;
+    module.worker.memory_bytes = service.module->memory_bytes;
+    module.worker.timeout = service.module->timeout;
+    for (const auto& authority : service.module->outgoing) {
+        HR_TRY(auto address, locate_authority(hosts_of(app), authority));
+        module.worker.outgoing.push_back({authority, std::move(address)});
+    }
+    // Some of the time in which it must have ended is for ending.
+    constexpr std::chrono::milliseconds ending{1000};
+    module.worker.grace =
+        std::max(service.stop_grace_period - ending, service.stop_grace_period / 2);
     if (const auto& tls = service.module->tls) {
         module.tls.emplace();
         module.tls->name = service.name;
@@ -474,7 +487,8 @@ Result<std::vector<PreparedService>> prepare_services(const protocol::AppCompose
         if (service.module) {
             if (service.user.empty())
                 account.ids = worker_user(service.name);
-            prepared.launch.module = prepare_module(service, app, paths, has_data_disk);
+            HR_TRY(prepared.launch.module,
+                   prepare_module(service, app, paths, has_data_disk).map_error(in_service));
         } else {
             prepared.launch.working_directory =
                 service.working_directory.empty() ? "/" : service.working_directory;

@@ -2,8 +2,11 @@
 #include "host_runner/agent/network.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <sstream>
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
@@ -56,6 +59,31 @@ std::string hosts_file(std::string_view host_name, const std::vector<std::string
         if (service != "localhost")
             text += fmt::format("127.0.0.1 {}\n", service);
     return text;
+}
+
+Result<std::string> locate_authority(std::string_view hosts_text, std::string_view authority) {
+    const auto colon = std::min(authority.rfind(':'), authority.size());
+    const auto host = authority.substr(0, colon);
+    const auto port = authority.substr(colon);
+    std::array<unsigned char, sizeof(in6_addr)> address{};
+    if (::inet_pton(AF_INET, std::string(host).c_str(), address.data()) == 1)
+        return std::string(authority);
+    if (host.starts_with('[') && host.ends_with(']') &&
+        ::inet_pton(AF_INET6, std::string(host.substr(1, host.size() - 2)).c_str(),
+                    address.data()) == 1)
+        return std::string(authority);
+    std::istringstream lines{std::string(hosts_text)};
+    for (std::string line; std::getline(lines, line);) {
+        std::istringstream words(line);
+        std::string where;
+        words >> where;
+        for (std::string name; words >> name;)
+            if (name == host && where.find(':') == std::string::npos)
+                return fmt::format("{}{}", where, port);
+    }
+    return fail(ErrorCode::not_found, fmt::format("The VM does not know where {} is", host),
+                "write its address: only the names of services are known, others are not looked up "
+                "in this version");
 }
 
 } // namespace host_runner::agent

@@ -284,15 +284,12 @@ Result<void> run_module(const LaunchRequest& request) {
         HR_CHECK(become(*request.user));
     HR_CHECK(report_hash(request, module.sha256));
 
-    wasm::worker::Request worker;
+    auto worker = module.worker;
     worker.arguments = request.command;
     worker.artifact_fd = artifact.get();
     worker.report_fd = request.report_fd;
     worker.tls_fd = tls.get();
     worker.has_files = !request.mounts.empty();
-    worker.ports = module.ports;
-    worker.memory_bytes = module.memory_bytes;
-    worker.timeout = module.timeout;
     const std::vector<std::string> command{"guest_agent", "worker",
                                            wasm::worker::encode_request(worker)};
     HR_CHECK(set_inherited(artifact.get(), true));
@@ -307,16 +304,13 @@ Result<void> run(const LaunchRequest& request) {
 }
 
 /// Throws nlohmann::json::exception.
-LaunchRequest::Module decode_module(const nlohmann::json& json) {
+Result<LaunchRequest::Module> decode_module(const nlohmann::json& json) {
     LaunchRequest::Module module;
     json.at("path").get_to(module.path);
     json.at("sha256").get_to(module.sha256);
     json.at("cache_folder").get_to(module.cache_folder);
     json.at("root_folder").get_to(module.root_folder);
-    json.at("ports").get_to(module.ports);
-    json.at("memory_bytes").get_to(module.memory_bytes);
-    module.timeout =
-        std::chrono::milliseconds(json.at("timeout_ms").get<std::chrono::milliseconds::rep>());
+    HR_TRY(module.worker, wasm::worker::decode_request(json.at("worker").get<std::string>()));
     if (const auto tls = json.find("tls"); tls != json.end())
         module.tls = LaunchRequest::Module::Tls{
             tls->at("certificate_path").get<std::string>(), tls->at("key_path").get<std::string>(),
@@ -338,9 +332,7 @@ std::string encode_launch_request(const LaunchRequest& request) {
                           {"sha256", module->sha256},
                           {"cache_folder", module->cache_folder},
                           {"root_folder", module->root_folder},
-                          {"ports", module->ports},
-                          {"memory_bytes", module->memory_bytes},
-                          {"timeout_ms", module->timeout.count()}};
+                          {"worker", wasm::worker::encode_request(module->worker)}};
     if (request.module && request.module->tls)
         json["module"]["tls"] = {{"certificate_path", request.module->tls->certificate_path},
                                  {"key_path", request.module->tls->key_path},
@@ -367,8 +359,9 @@ Result<LaunchRequest> decode_launch_request(std::string_view text) {
         json.at("working_directory").get_to(request.working_directory);
         json.at("terminal").get_to(request.terminal);
         json.at("report_fd").get_to(request.report_fd);
-        if (const auto module = json.find("module"); module != json.end())
-            request.module = decode_module(*module);
+        if (const auto module = json.find("module"); module != json.end()) {
+            HR_TRY(request.module, decode_module(*module));
+        }
         if (const auto user = json.find("user"); user != json.end())
             request.user =
                 ProcessSpec::User{user->at("uid").get<uid_t>(), user->at("gid").get<gid_t>(),

@@ -31,4 +31,11 @@ inline constexpr std::string_view network_card = "eth0";
 [[nodiscard]] std::string hosts_file(std::string_view host_name,
                                      const std::vector<std::string>& services);
 
+/// Where a "HOST:PORT" is: the address it names, or that of a name in `hosts_text` (as of
+/// hosts_file()). A static program has no resolver for other names.
+/// @return "IP:PORT", "[IP]:PORT" for IPv6
+/// @errors not_found: another name
+[[nodiscard]] Result<std::string> locate_authority(std::string_view hosts_text,
+                                                   std::string_view authority);
+
 } // namespace host_runner::agent

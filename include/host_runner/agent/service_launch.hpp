@@ -12,8 +12,6 @@
 /// "error TEXT\n" when a step failed. The pipe's end without an error means that the program runs,
 /// or that the module is about to run and its ports are open.
 
-#include <chrono>
-#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +19,7 @@
 
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/process.hpp"
+#include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::agent {
 
@@ -31,9 +30,8 @@ struct LaunchRequest {
         std::string sha256;       ///< What the manifest says of the file.
         std::string cache_folder; ///< Of compiled code; see wasm::CompileCache.
         std::string root_folder;  ///< Empty, for the mount of the worker's root.
-        std::vector<std::uint16_t> ports;
-        std::uint64_t memory_bytes = 0;
-        std::chrono::milliseconds timeout{0};
+        /// What the worker does; arguments, descriptors and `has_files` are filled in.
+        wasm::worker::Request worker;
         struct Tls {
             std::string certificate_path; ///< PEM; empty: self-signed, kept in `store`.
             std::string key_path;

@@ -47,9 +47,13 @@ constexpr auto always = {
     // random
     SCMP_SYS(getrandom)};
 
+constexpr auto for_http = {SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait),
+                           SCMP_SYS(epoll_pwait), SCMP_SYS(eventfd2)};
+constexpr auto for_connections = {SCMP_SYS(socket), SCMP_SYS(connect)};
+
 } // namespace
 
-Result<void> confine() {
+Result<void> confine(const ConfineOptions& options) {
     const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(
         ::seccomp_init(SCMP_ACT_KILL_PROCESS), ::seccomp_release);
     if (!filter)
@@ -73,6 +77,12 @@ Result<void> confine() {
     keep(::seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_TSYNC, 1));
     for (const int call : always)
         allow(call);
+    if (options.serves_http)
+        for (const int call : for_http)
+            allow(call);
+    if (options.opens_connections)
+        for (const int call : for_connections)
+            allow(call);
     // A thread is no process. Its flags are out of a filter's sight in clone3, for which glibc
     // falls back to clone when it is told that there is none.
     allow(SCMP_SYS(clone), mask(0, CLONE_THREAD, CLONE_THREAD));

@@ -7,14 +7,20 @@
 namespace host_runner::wasm::worker {
 
 std::string encode_request(const Request& request) {
-    const nlohmann::ordered_json json{{"artifact_fd", request.artifact_fd},
+    auto outgoing = nlohmann::ordered_json::array();
+    for (const auto& one : request.outgoing)
+        outgoing.push_back({{"name", one.name}, {"address", one.address}});
+    const nlohmann::ordered_json json{{"world", to_string(request.world)},
+                                      {"artifact_fd", request.artifact_fd},
                                       {"report_fd", request.report_fd},
                                       {"tls_fd", request.tls_fd},
                                       {"arguments", request.arguments},
                                       {"has_files", request.has_files},
                                       {"ports", request.ports},
                                       {"memory_bytes", request.memory_bytes},
-                                      {"timeout_ms", request.timeout.count()}};
+                                      {"timeout_ms", request.timeout.count()},
+                                      {"grace_ms", request.grace.count()},
+                                      {"outgoing", std::move(outgoing)}};
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -22,6 +28,7 @@ Result<Request> decode_request(std::string_view text) {
     try {
         const auto json = nlohmann::json::parse(text);
         Request request;
+        HR_TRY(request.world, protocol::parse_world(json.at("world").get<std::string>()));
         json.at("artifact_fd").get_to(request.artifact_fd);
         json.at("report_fd").get_to(request.report_fd);
         json.at("tls_fd").get_to(request.tls_fd);
@@ -29,8 +36,12 @@ Result<Request> decode_request(std::string_view text) {
         json.at("has_files").get_to(request.has_files);
         json.at("ports").get_to(request.ports);
         json.at("memory_bytes").get_to(request.memory_bytes);
-        request.timeout =
-            std::chrono::milliseconds(json.at("timeout_ms").get<std::chrono::milliseconds::rep>());
+        using Count = std::chrono::milliseconds::rep;
+        request.timeout = std::chrono::milliseconds(json.at("timeout_ms").get<Count>());
+        request.grace = std::chrono::milliseconds(json.at("grace_ms").get<Count>());
+        for (const auto& one : json.at("outgoing"))
+            request.outgoing.push_back(
+                {one.at("name").get<std::string>(), one.at("address").get<std::string>()});
         return request;
     } catch (const nlohmann::json::exception& problem) {
         return fail(ErrorCode::invalid_argument,

@@ -95,7 +95,7 @@ TEST_F(PrepareServices, needs_a_data_disk_for_a_volume) {
 }
 
 TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_own) {
-    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 5s, {}};
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 5s, {}, {}};
     web().user.clear();
     web().ports = {80};
     web().environment = {{"GREETING", "hello"}};
@@ -106,9 +106,9 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
     EXPECT_EQ(launch.module->path, folder / ("run/share/files/" + std::string(64, 'a')));
     EXPECT_EQ(launch.module->sha256, std::string(64, 'a'));
     EXPECT_EQ(launch.module->cache_folder, folder / "data/modules");
-    EXPECT_EQ(launch.module->ports, web().ports);
-    EXPECT_EQ(launch.module->memory_bytes, 16U << 20);
-    EXPECT_EQ(launch.module->timeout, 5s);
+    EXPECT_EQ(launch.module->worker.ports, web().ports);
+    EXPECT_EQ(launch.module->worker.memory_bytes, 16U << 20);
+    EXPECT_EQ(launch.module->worker.timeout, 5s);
     EXPECT_EQ(launch.user->uid, worker_user("web").uid);
     // What the compose file names, and nothing of the image.
     EXPECT_THAT(prepared->front().environment, testing::ElementsAre("GREETING=hello"));
@@ -118,7 +118,7 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
 }
 
 TEST_F(PrepareServices, gives_a_module_the_place_of_its_certificate) {
-    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}};
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}, {}};
     EXPECT_FALSE(prepare_services(app, paths, true)->front().launch.module->tls);
     web().module->tls.emplace();
     auto tls = prepare_services(app, paths, true)->front().launch.module->tls;
@@ -132,7 +132,7 @@ TEST_F(PrepareServices, gives_a_module_the_place_of_its_certificate) {
 }
 
 TEST_F(PrepareServices, gives_a_module_the_user_that_is_named) {
-    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}};
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}, {}};
     const auto named = prepare_services(app, paths, true);
     ASSERT_TRUE(named);
     EXPECT_EQ(named->front().launch.user->uid, ::getuid());

@@ -32,14 +32,15 @@ TEST(LaunchRequest, survives_its_encoding) {
     request.mounts = {{"/data/volumes/a", "/a", false, false}, {"/files/x", "/etc/x", true, true}};
     request.terminal = "/dev/ttyS0";
     request.report_fd = 3;
-    request.module = LaunchRequest::Module{"/files/x",
-                                           "aa",
-                                           "/data/modules",
-                                           "/run/root",
-                                           {80, 443},
-                                           1 << 20,
-                                           90s,
-                                           LaunchRequest::Module::Tls{"c", "k", "s", "web"}};
+    request.module.emplace();
+    request.module->path = "/files/x";
+    request.module->sha256 = "aa";
+    request.module->cache_folder = "/data/modules";
+    request.module->root_folder = "/run/root";
+    request.module->worker.ports = {80, 443};
+    request.module->worker.memory_bytes = 1 << 20;
+    request.module->worker.timeout = 90s;
+    request.module->tls = LaunchRequest::Module::Tls{"c", "k", "s", "web"};
     const auto decoded = decode_launch_request(encode_launch_request(request));
     ASSERT_TRUE(decoded) << decoded.error().describe();
     EXPECT_EQ(decoded->command, request.command);
@@ -61,9 +62,9 @@ TEST(LaunchRequest, survives_its_encoding) {
     EXPECT_EQ(decoded->module->sha256, "aa");
     EXPECT_EQ(decoded->module->cache_folder, "/data/modules");
     EXPECT_EQ(decoded->module->root_folder, "/run/root");
-    EXPECT_EQ(decoded->module->ports, request.module->ports);
-    EXPECT_EQ(decoded->module->memory_bytes, 1U << 20);
-    EXPECT_EQ(decoded->module->timeout, 90s);
+    EXPECT_EQ(decoded->module->worker.ports, request.module->worker.ports);
+    EXPECT_EQ(decoded->module->worker.memory_bytes, 1U << 20);
+    EXPECT_EQ(decoded->module->worker.timeout, 90s);
     ASSERT_TRUE(decoded->module->tls);
     EXPECT_EQ(decoded->module->tls->certificate_path, "c");
     EXPECT_EQ(decoded->module->tls->key_path, "k");
@@ -188,7 +189,7 @@ protected:
         module.sha256 = crypto::to_hex(crypto::sha256_file(module.path).value());
         module.cache_folder = folder / "cache";
         module.root_folder = folder / "root";
-        module.memory_bytes = 64 << 20;
+        module.worker.memory_bytes = 64 << 20;
         request.user = worker_user("test");
     }
     Outcome run(std::vector<std::string> arguments) {

@@ -5,10 +5,16 @@
 
 namespace host_runner::wasm::worker {
 
+/// What a worker does beside running a command.
+struct ConfineOptions {
+    bool serves_http = false; ///< An event loop of its own.
+    bool opens_connections = false;
+};
+
 /// Allows this process, all its threads and for ever, only the system calls that running a module
-/// takes: no new processes, programs, sockets or listeners, no path that is not beneath an open
-/// folder. Another call ends the process by SIGSYS.
+/// takes: no new processes, programs, listeners or executable memory, and sockets only where
+/// `opens_connections`. Another call ends the process by SIGSYS.
 /// @errors unsupported: the kernel has no seccomp filters
-[[nodiscard]] Result<void> confine();
+[[nodiscard]] Result<void> confine(const ConfineOptions& options = {});
 
 } // namespace host_runner::wasm::worker

@@ -11,10 +11,18 @@
 #include <vector>
 
 #include "host_runner/base/error.hpp"
+#include "host_runner/protocol/app_compose.hpp"
 
 namespace host_runner::wasm::worker {
 
+/// Whom a module may ask over HTTP.
+struct Outgoing {
+    std::string name;    ///< "HOST:PORT"
+    std::string address; ///< "IP:PORT"
+};
+
 struct Request {
+    protocol::World world = protocol::World::command;
     int artifact_fd = -1; ///< A file with the compiled code, read from where it is.
     /// Gets "error TEXT\n" when the module cannot be run, and is closed when it is about to run:
     /// its ports are open then. -1: nobody listens, and the error goes to stderr.
@@ -25,7 +33,9 @@ struct Request {
     bool has_files = false;               ///< The worker's root folder is the module's.
     std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.
     std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
-    std::chrono::milliseconds timeout{0}; ///< 0: none.
+    std::chrono::milliseconds timeout{0}; ///< Of the run, or of one request; 0: none.
+    std::vector<Outgoing> outgoing;       ///< With wasi_http.
+    std::chrono::milliseconds grace{0};   ///< With wasi_http: for requests that run at SIGTERM.
 };
 
 [[nodiscard]] std::string encode_request(const Request& request);

@@ -18,6 +18,9 @@ TEST(WorkerRequest, survives_its_encoding) {
     request.ports = {80, 65535};
     request.memory_bytes = std::uint64_t{4} << 30U;
     request.timeout = 90s;
+    request.grace = 8s;
+    request.world = protocol::World::wasi_http;
+    request.outgoing = {{"db:80", "127.0.0.1:80"}};
     const auto decoded = decode_request(encode_request(request));
     ASSERT_TRUE(decoded) << decoded.error().describe();
     EXPECT_EQ(decoded->artifact_fd, 5);
@@ -28,6 +31,11 @@ TEST(WorkerRequest, survives_its_encoding) {
     EXPECT_EQ(decoded->ports, request.ports);
     EXPECT_EQ(decoded->memory_bytes, request.memory_bytes);
     EXPECT_EQ(decoded->timeout, 90s);
+    EXPECT_EQ(decoded->grace, 8s);
+    EXPECT_EQ(decoded->world, protocol::World::wasi_http);
+    ASSERT_EQ(decoded->outgoing.size(), 1U);
+    EXPECT_EQ(decoded->outgoing[0].name, "db:80");
+    EXPECT_EQ(decoded->outgoing[0].address, "127.0.0.1:80");
 }
 
 TEST(WorkerRequest, refuses_what_is_none) {
