@@ -4,6 +4,8 @@ import hashlib
 import json
 import socket
 import ssl
+import urllib.error
+import urllib.request
 
 from harness import BOOT_SECONDS, DEV_IMAGE, SOURCE, STEP_SECONDS, fetch, wait_until
 
@@ -128,6 +130,27 @@ def test_a_webassembly_service_speaks_tls_with_the_certificate_that_inspect_name
         stop(host, run)
     assert len(fingerprints) == 1
     host.command("rm", "tls")
+
+
+def test_a_component_answers_http_and_survives_what_its_requests_do(host):
+    def status(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{run.port}{path}", timeout=BOOT_SECONDS) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    run = host.start("-c", CONFIGS / "http.yaml", "-p", "tcp::0:8080")
+    run.wait_for("ready")
+    assert status("/") == (200, b"hello\nHello from a component\n")
+    assert [status(path)[0] for path in ("/trap", "/spin", "/memory")] == [500, 504, 503]
+    assert status("/fetch?10.0.2.2:80")[1].startswith(b"error")
+    assert len(status("/big")[1]) == 8 << 20
+    assert status("/")[0] == 200
+    assert services(host, run)["hello"]["restarts"] == 0
+    log = host.command("logs", run.id, "--service", "hello").stdout
+    assert "outgoing_denied: 10.0.2.2:80" in log and "trapped: " in log and "timed_out: " in log
+    stop(host, run)
 
 
 def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nobody(host, tmp_path):
