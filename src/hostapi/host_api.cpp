@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -234,6 +235,8 @@ std::unique_ptr<HostApi> HostApi::serve_listener(EventLoop& loop, UniqueFd liste
     auto impl = std::make_unique<Impl>(loop, std::move(info), std::move(callbacks),
                                        std::move(prefix), false);
     impl->url = std::move(url);
+    // Both threads wake up for one peer, and the second must not stay in accept().
+    ::fcntl(listener.get(), F_SETFL, ::fcntl(listener.get(), F_GETFL) | O_NONBLOCK);
     impl->listener = std::move(listener);
     for (unsigned i = 0; i < socket_threads; ++i)
         impl->threads.emplace_back([raw = impl.get(), check] { raw->accept_peers(check); });
