@@ -22,6 +22,7 @@
 #include "host_runner/agent/channel_ports.hpp"
 #include "host_runner/agent/console.hpp"
 #include "host_runner/agent/data_disk.hpp"
+#include "host_runner/agent/function_relay.hpp"
 #include "host_runner/agent/guest_api.hpp"
 #include "host_runner/agent/host_notifier.hpp"
 #include "host_runner/agent/log_store.hpp"
@@ -73,6 +74,14 @@ std::string hosts_of(const protocol::AppCompose& app) {
     for (const auto& service : app.services)
         services.push_back(service.name);
     return hosts_file(app.name, services);
+}
+
+std::vector<std::string> functions_of(const protocol::AppCompose& app) {
+    std::vector<std::string> names;
+    for (const auto& service : app.services)
+        if (service.module && service.module->world == protocol::World::function)
+            names.push_back(service.name);
+    return names;
 }
 
 std::string without_newline(std::string text) {
@@ -147,7 +156,8 @@ public:
                   HR_TRY(const auto device, find_port(paths, protocol::host_api_port));
                   return net::open_device(device)();
               },
-              [this](std::string_view text) { logs_.say(text); }) {}
+              [this](std::string_view text) { logs_.say(text); }),
+          functions_(loop_, logs_) {}
 
     int run() {
         logs_.say(fmt::format("Version {} on Linux version {}", version, kernel_version()));
@@ -323,6 +333,10 @@ private:
         HR_TRY(const auto request_port, find_port(paths_, protocol::guest_api_port));
         HR_TRY(const auto stream_port, find_port(paths_, protocol::guest_stream_port));
         HR_TRY(api_, GuestApi::serve(std::move(context), request_port, stream_port));
+        for (const auto number : protocol::invocation_ports) {
+            HR_TRY(const auto port, find_port(paths_, number));
+            HR_CHECK(functions_.serve_port(port));
+        }
         return {};
     }
 
@@ -369,6 +383,15 @@ private:
             logs_.say("The compose file names no services");
         else
             progress("starting services");
+        if (auto names = functions_of(share_.app); !names.empty()) {
+            functions_.set_functions(std::move(names));
+            callbacks.on_function_start = [this](const std::string& service, UniqueFd channel) {
+                functions_.attach(service, std::move(channel));
+            };
+            callbacks.on_function_end = [this](const std::string& service) {
+                functions_.detach(service);
+            };
+        }
         services_.emplace(loop_, launcher_, logs_, std::move(options), std::move(callbacks));
         services_->start(std::move(*prepared));
     }
@@ -391,6 +414,7 @@ private:
     bool shutting_down_ = false;
     std::optional<PowerButton> power_button_;
     std::optional<DevelopmentShell> shell_;
+    FunctionRelay functions_;
     std::optional<ServiceSupervisor> services_;
     std::unique_ptr<GuestApi> api_;
 };
@@ -420,6 +444,7 @@ Result<LaunchRequest::Module> prepare_module(const protocol::AppService& service
     module.worker.ports = service.ports;
     module.worker.memory_bytes = service.module->memory_bytes;
     module.worker.timeout = service.module->timeout;
+    module.worker.calls = service.module->calls;
     for (const auto& authority : service.module->outgoing) {
         HR_TRY(auto address, locate_authority(hosts_of(app), authority));
         module.worker.outgoing.push_back({authority, std::move(address)});

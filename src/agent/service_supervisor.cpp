@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -21,6 +22,7 @@ using protocol::DependencyCondition;
 using protocol::RestartPolicy;
 
 constexpr int report_fd_in_child = 3;
+constexpr int channel_fd_in_child = 4;
 constexpr std::size_t max_report_bytes = 8192;
 
 enum class State { waiting, starting, running, healthy, unhealthy, exited, failed };
@@ -57,6 +59,14 @@ Result<Pipe> make_pipe() {
     return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
+/// The two ends of a function's channel; see protocol/invocation.hpp.
+Result<Pipe> make_channel() {
+    std::array<int, 2> fds{};
+    if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds.data()) != 0)
+        return fail_errno("Cannot make a pair of sockets", errno);
+    return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
+}
+
 } // namespace
 
 std::chrono::milliseconds RestartDelay::after(std::chrono::milliseconds uptime) {
@@ -88,6 +98,7 @@ struct ServiceSupervisor::Service {
     std::string cgroup;
     UniqueFd report_reader;
     std::string report_text;
+    UniqueFd channel; ///< Of a function, until it runs.
     Clock::time_point started_at;
     bool told_to_stop = false;
 
@@ -100,6 +111,10 @@ struct ServiceSupervisor::Service {
 
     [[nodiscard]] const std::string& name() const noexcept {
         return prepared.service.name;
+    }
+    [[nodiscard]] bool is_function() const noexcept {
+        const auto& module = prepared.service.module;
+        return module && module->world == protocol::World::function;
     }
     [[nodiscard]] bool is_alive() const noexcept {
         return child.pid > 0;
@@ -215,11 +230,19 @@ void ServiceSupervisor::launch(Service& service) {
         HR_TRY(auto output, make_pipe());
         HR_TRY(auto report_pipe, make_pipe());
         ProcessSpec spec;
+        spec.pass_fds = {{report_fd_in_child, report_pipe.writer.get()}};
+        UniqueFd workers_end;
+        if (service.is_function()) {
+            HR_TRY(auto channel, make_channel());
+            service.channel = std::move(channel.reader);
+            workers_end = std::move(channel.writer);
+            request.module->worker.channel_fd = channel_fd_in_child;
+            spec.pass_fds[channel_fd_in_child] = workers_end.get();
+        }
         spec.argv = {options_.agent_program, "launch", encode_launch_request(request)};
         spec.environment = service.prepared.environment;
         spec.stdout_fd = output.writer.get();
         spec.stderr_fd = output.writer.get();
-        spec.pass_fds = {{report_fd_in_child, report_pipe.writer.get()}};
         HR_TRY(service.child, launcher_.launch(spec));
         service.state = State::starting;
         service.started_at = Clock::now();
@@ -263,6 +286,8 @@ void ServiceSupervisor::read_report(Service& service) {
     service.was_healthy = false;
     service.failed_checks = 0;
     logs_.say(fmt::format("Service {} runs, pid {}", service.name(), service.child.pid));
+    if (service.is_function() && callbacks_.on_function_start)
+        callbacks_.on_function_start(service.name(), std::move(service.channel));
     schedule_check(service);
     advance();
 }
@@ -276,6 +301,9 @@ void ServiceSupervisor::on_exit(Service& service) {
     loop_.cancel(service.check_timer);
     drop_check(service);
     kill(service); // what it left behind; before the reaping, which frees its group's number
+    service.channel.reset();
+    if (service.is_function() && callbacks_.on_function_end)
+        callbacks_.on_function_end(service.name());
     const auto status = reap(service.child);
     service.child = {};
     if (!status) {

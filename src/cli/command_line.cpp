@@ -16,7 +16,8 @@ namespace {
 struct Parser {
     CLI::App app;
     std::map<std::string_view, CLI::App*, std::less<>> verbs; ///< Also "image" and "config".
-    std::map<const config::Option*, CLI::Option*> options;
+    /// By verb too: some options are those of two verbs.
+    std::map<std::pair<std::string_view, const config::Option*>, CLI::Option*> options;
     std::map<std::string_view, std::vector<CLI::Option*>, std::less<>> positionals;
     std::vector<CLI::Option*> help;
     CLI::Option* version = nullptr;
@@ -30,7 +31,8 @@ void prepare(CLI::App& app, Parser& parser) {
     parser.help.push_back(app.add_flag("-h,--help"));
 }
 
-void add_option(CLI::App& app, const config::Option& option, Parser& parser) {
+void add_option(CLI::App& app, std::string_view verb, const config::Option& option,
+                Parser& parser) {
     std::string names = option.short_name == 0 ? "" : fmt::format("-{},", option.short_name);
     names += fmt::format("--{}", option.name);
     CLI::Option* added = nullptr;
@@ -41,7 +43,7 @@ void add_option(CLI::App& app, const config::Option& option, Parser& parser) {
     added->multi_option_policy(option.kind == config::ValueKind::list
                                    ? CLI::MultiOptionPolicy::TakeAll
                                    : CLI::MultiOptionPolicy::TakeLast);
-    parser.options[&option] = added;
+    parser.options[{verb, &option}] = added;
 }
 
 CLI::App& add_verb_app(CLI::App& parent, std::string_view name, Parser& parser,
@@ -66,7 +68,7 @@ void add_verb(const config::Verb& verb, Parser& parser) {
         *parent, space == std::string_view::npos ? verb.name : verb.name.substr(space + 1), parser,
         verb.name);
     for (const auto* option : config::options_of(verb.name))
-        add_option(app, *option, parser);
+        add_option(app, verb.name, *option, parser);
     for (const auto& positional : verb.positionals) {
         auto* added = app.add_option(std::string(positional.name));
         if (positional.repeated)
@@ -81,7 +83,7 @@ void build(Parser& parser) {
     parser.app.require_subcommand(0, 1);
     parser.version = parser.app.add_flag("--version");
     for (const auto* option : config::options_of(""))
-        add_option(parser.app, *option, parser);
+        add_option(parser.app, "", *option, parser);
     for (const auto& verb : config::verbs())
         add_verb(verb, parser);
 }
@@ -106,11 +108,12 @@ tl::unexpected<Error> explain(const CLI::ParseError& problem, const Parser& pars
     const auto verb = used_verb(parser);
     const std::string text = problem.what();
     if (dynamic_cast<const CLI::ArgumentMismatch*>(&problem) != nullptr)
-        for (const auto& [option, parsed] : parser.options)
+        for (const auto& [key, parsed] : parser.options)
             if (text.starts_with(parsed->get_name() + ":"))
-                return fail(ErrorCode::invalid_argument,
-                            fmt::format("--{} needs a value", option->name),
-                            fmt::format("for example --{} {}", option->name, option->example));
+                return fail(
+                    ErrorCode::invalid_argument,
+                    fmt::format("--{} needs a value", key.second->name),
+                    fmt::format("for example --{} {}", key.second->name, key.second->example));
     return misuse(fmt::format("The command line cannot be read: {}", text), verb);
 }
 
@@ -145,9 +148,9 @@ Result<Invocation> collect(const Parser& parser) {
         return misuse(used.empty() ? "A verb is missing"
                                    : fmt::format("A verb is missing after '{}'", used),
                       "");
-    for (const auto& [option, parsed] : parser.options)
-        if ((option->verb.empty() || option->verb == used) && parsed->count() > 0)
-            invocation.options.emplace(option->name, parsed->results());
+    for (const auto& [key, parsed] : parser.options)
+        if ((key.first.empty() || key.first == used) && parsed->count() > 0)
+            invocation.options.emplace(key.second->name, parsed->results());
     const auto parsed = parser.positionals.find(used);
     for (std::size_t i = 0; i < invocation.verb->positionals.size(); ++i) {
         const auto& positional = invocation.verb->positionals[i];

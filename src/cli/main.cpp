@@ -21,13 +21,15 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 17> functions{{
+constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 19> functions{{
     {"run", run_verb_run},
     {"list", run_verb_list},
     {"stop", run_verb_stop},
     {"logs", run_verb_logs},
     {"console", run_verb_console},
     {"exec", run_verb_exec},
+    {"invoke", run_verb_invoke},
+    {"run-wasm", run_verb_run_wasm},
     {"inspect", run_verb_inspect},
     {"stats", run_verb_stats},
     {"wait", run_verb_wait},

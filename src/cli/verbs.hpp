@@ -38,6 +38,8 @@ using VerbResult = Result<int>;
 [[nodiscard]] VerbResult run_verb_logs(const Context& context);
 [[nodiscard]] VerbResult run_verb_console(const Context& context);
 [[nodiscard]] VerbResult run_verb_exec(const Context& context);
+[[nodiscard]] VerbResult run_verb_invoke(const Context& context);
+[[nodiscard]] VerbResult run_verb_run_wasm(const Context& context);
 [[nodiscard]] VerbResult run_verb_inspect(const Context& context);
 [[nodiscard]] VerbResult run_verb_stats(const Context& context);
 [[nodiscard]] VerbResult run_verb_wait(const Context& context);

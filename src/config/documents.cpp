@@ -279,9 +279,14 @@ std::string bash_completion() {
     for (const auto& option : options()) {
         if (option.kind == ValueKind::flag)
             continue;
-        std::string pattern = fmt::format("'{} --{}'", option.verb, option.name);
-        if (option.short_name != 0)
-            pattern += fmt::format("|'{} -{}'", option.verb, option.short_name);
+        std::string pattern;
+        for (const auto verb : {option.verb, option.also}) {
+            if (verb.empty())
+                continue;
+            pattern += fmt::format("{}'{} --{}'", pattern.empty() ? "" : "|", verb, option.name);
+            if (option.short_name != 0)
+                pattern += fmt::format("|'{} -{}'", verb, option.short_name);
+        }
         if (option.verb.empty())
             pattern = fmt::format("*' --{}'|*' -{}'", option.name, option.short_name);
         text += fmt::format("        {}) {}; return ;;\n", pattern,

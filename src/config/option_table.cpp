@@ -36,7 +36,8 @@ constexpr auto table = std::to_array<Option>({
      .value_name = "DIR",
      .group = vm,
      .help = "Image directory, with its metadata.json (required)",
-     .example = "images/out/native"},
+     .example = "images/out/native",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "compose-path",
      .short_name = 'c',
@@ -59,7 +60,8 @@ constexpr auto table = std::to_array<Option>({
      .default_value = "12",
      .group = vm,
      .help = "Virtual CPUs",
-     .example = "4"},
+     .example = "4",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "memory",
      .short_name = 'm',
@@ -67,7 +69,8 @@ constexpr auto table = std::to_array<Option>({
      .default_value = "32G",
      .group = vm,
      .help = "Memory, with K, M, G or T; a bare number is MiB",
-     .example = "32G"},
+     .example = "32G",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "disk",
      .short_name = 'd',
@@ -75,7 +78,8 @@ constexpr auto table = std::to_array<Option>({
      .default_value = "500G",
      .group = vm,
      .help = "Size of the data disk, a sparse file",
-     .example = "10G"},
+     .example = "10G",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "name",
      .value_name = "NAME",
@@ -104,14 +108,16 @@ constexpr auto table = std::to_array<Option>({
      .group = confidential,
      .help = "Protection of the VM from its host. 'none' protects nothing and is never chosen by "
              "itself",
-     .example = "none"},
+     .example = "none",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "qgs",
      .value_name = "ADDRESS",
      .group = confidential,
      .help = "Quote generation service, as vsock:CID:PORT or unix:PATH; without it vsock:2:4050 "
              "where the image takes quotes through QEMU",
-     .example = "vsock:2:4050"},
+     .example = "vsock:2:4050",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "local-key-provider",
      .kind = ValueKind::flag,
@@ -165,14 +171,16 @@ constexpr auto table = std::to_array<Option>({
      .group = host,
      .help = "Accelerator. 'auto' takes KVM where the processor has hardware virtualisation and "
              "/dev/kvm opens, else software emulation, and says which",
-     .example = "kvm"},
+     .example = "kvm",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "qemu",
      .value_name = "PATH",
      .default_value = "qemu-system-x86_64",
      .group = host,
      .help = "The QEMU program, a path or a name in PATH",
-     .example = "/opt/qemu/bin/qemu-system-x86_64"},
+     .example = "/opt/qemu/bin/qemu-system-x86_64",
+     .also = "run-wasm"},
     {.verb = "run",
      .name = "gpus",
      .short_name = 'g',
@@ -301,6 +309,58 @@ constexpr auto table = std::to_array<Option>({
      .group = plain,
      .help = "What this service of the running VM printed, asked from the guest",
      .example = "web"},
+
+    {.verb = "invoke",
+     .name = "data",
+     .value_name = "TEXT|@FILE|@-",
+     .group = plain,
+     .help = "What the function reads on its stdin: this text, a file, or what comes on ours; "
+             "nothing without it",
+     .example = "@request.json"},
+    {.verb = "invoke",
+     .name = "env",
+     .short_name = 'e',
+     .kind = ValueKind::list,
+     .value_name = "NAME=VALUE",
+     .group = plain,
+     .help = "A variable for this call; wins over the service's own",
+     .example = "LANG=de"},
+    {.verb = "invoke",
+     .name = "timeout",
+     .value_name = "TIME",
+     .group = plain,
+     .help = "End the call after this time, if the function's own limit does not end it before",
+     .example = "2s"},
+    {.verb = "invoke",
+     .name = "max-output",
+     .value_name = "SIZE",
+     .group = plain,
+     .help = "Keep so much of stdout and of stderr, if the function's own limit is not less",
+     .example = "64KiB"},
+    {.verb = "invoke",
+     .name = "output",
+     .kind = ValueKind::choice,
+     .value_name = "text|json",
+     .default_value = "text",
+     .group = plain,
+     .help = "Pass its output on, or show all about the call when it has ended",
+     .example = "json"},
+
+    {.verb = "run-wasm",
+     .name = "env",
+     .short_name = 'e',
+     .kind = ValueKind::list,
+     .value_name = "NAME=VALUE",
+     .group = plain,
+     .help = "A variable of the module",
+     .example = "LANG=de"},
+    {.verb = "run-wasm",
+     .name = "module-memory",
+     .value_name = "SIZE",
+     .default_value = "64M",
+     .group = plain,
+     .help = "Linear memory of the module, at most",
+     .example = "16M"},
 
     {.verb = "inspect",
      .name = "output",
@@ -454,6 +514,27 @@ std::vector<Verb> make_verbs() {
          "the signal that ended it.",
          {instance_argument, {"CMD", "The program and its arguments, after --", true, true}},
          {{"host_runner exec web -- /bin/ps", ""}}},
+        {"invoke",
+         "Call a function of a VM",
+         "FUNCTION is a service of the world function. Each call runs in a fresh instance of its "
+         "module. The exit code is the module's own; 123 when it passed a limit, 124 after its "
+         "time-out, 125 when its worker failed, 134 when it trapped, 137 when it ran out of "
+         "memory, 143 when it was cancelled, 7 when there are too many calls, 2 when there is no "
+         "such function, 1 when it does not run or its VM ended.",
+         {instance_argument,
+          {"FUNCTION", "The function's service"},
+          {"ARG", "Arguments for it, after --", false, true}},
+         {{"host_runner invoke web greet --data '{\"name\":\"Ada\"}'", "text on its stdin"},
+          {"host_runner invoke web resize --data @photo.png > small.png", "a file"}}},
+        {"run-wasm",
+         "Run one WebAssembly module in a VM of its own",
+         "Boots a VM, runs the WASI program MODULE in it with our stdin, stdout and stderr, and "
+         "removes the VM. With one processor, 512 MiB of memory and a 1 GiB disk where nothing "
+         "else is said. The exit code is the module's own, or one as invoke has them; or, where "
+         "the VM did not come so far, one as run has them.",
+         {{"MODULE", "A .wasm file of the target wasm32-wasip1"},
+          {"ARG", "Arguments for it, after --", false, true}},
+         {{"echo hello | host_runner run-wasm -i images/out/native calls.wasm -- echo", ""}}},
         {"inspect",
          "Show everything about an instance",
          "What was asked for, how QEMU was started, what the guest says about itself, and how it "
@@ -551,14 +632,14 @@ std::span<const Option> options() {
 std::vector<const Option*> options_of(std::string_view verb) {
     std::vector<const Option*> found;
     for (const auto& option : table)
-        if (option.verb == verb)
+        if (option.verb.empty() == verb.empty() && belongs_to(option, verb))
             found.push_back(&option);
     return found;
 }
 
 const Option* find_option(std::string_view verb, std::string_view name) {
     const auto found = std::find_if(table.begin(), table.end(), [&](const Option& option) {
-        return (option.verb == verb || option.verb.empty()) && option.name == name;
+        return belongs_to(option, verb) && option.name == name;
     });
     return found == table.end() ? nullptr : &*found;
 }

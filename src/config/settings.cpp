@@ -226,7 +226,7 @@ Result<Settings> Settings::settle(std::string_view verb, const Places& places,
         return {};
     };
     for (const auto& option : options())
-        if (option.verb.empty() || option.verb == verb)
+        if (belongs_to(option, verb))
             HR_CHECK(take(option));
     return settings;
 }

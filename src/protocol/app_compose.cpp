@@ -34,6 +34,7 @@ constexpr std::size_t max_outgoing = 64;
 constexpr std::size_t max_authority_bytes = 300;
 /// What 32-bit WebAssembly can address.
 constexpr std::uint64_t max_module_memory_bytes = 4ULL << 30;
+constexpr std::uint32_t max_calls = 64; // as many places as the engine's pool has
 constexpr std::uint64_t max_duration_ms = 365ULL * 24 * 3600 * 1000;
 
 struct RestartWord {
@@ -58,8 +59,8 @@ struct WorldWord {
     World world;
     std::string_view word;
 };
-constexpr std::array<WorldWord, 2> world_words{
-    {{World::command, "command"}, {World::wasi_http, "wasi-http"}}};
+constexpr std::array<WorldWord, 3> world_words{
+    {{World::command, "command"}, {World::wasi_http, "wasi-http"}, {World::function, "function"}}};
 
 std::string_view to_word(RestartPolicy policy) {
     return std::find_if(restart_words.begin(), restart_words.end(),
@@ -88,6 +89,9 @@ ordered_json encode_module(const AppModule& module) {
                         {"world", to_string(module.world)},
                         {"memory_bytes", module.memory_bytes},
                         {"timeout_ms", module.timeout.count()}};
+    if (module.world == World::function)
+        result["calls"] = {{"calls", module.calls.calls},
+                           {"output_bytes", module.calls.output_bytes}};
     if (!module.outgoing.empty())
         result["outgoing"] = module.outgoing;
     if (module.tls)
@@ -219,6 +223,13 @@ Result<AppModule> decode_module(const json& value, const std::string& where) {
     HR_TRY(module.world, parse_world(world));
     HR_TRY(module.memory_bytes, members.number("memory_bytes", max_module_memory_bytes));
     HR_TRY(module.timeout, decode_duration(members, "timeout_ms"));
+    if (module.world == World::function) {
+        HR_TRY(const json* limits, members.object("calls", 16));
+        HR_TRY(auto calls, Members::of(*limits, "calls of " + where));
+        HR_TRY(module.calls.calls, decode_u32(calls, "calls"));
+        HR_TRY(module.calls.output_bytes, calls.number("output_bytes", UINT64_MAX));
+        HR_CHECK(calls.finish());
+    }
     if (members.has("outgoing")) {
         HR_TRY(const json* outgoing, members.array("outgoing", max_outgoing));
         HR_TRY(module.outgoing,
@@ -400,6 +411,15 @@ Result<void> check_module(const AppService& service, const AppCompose& app,
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} mounts something, but the world {} has no files", where,
                                 to_string(module.world)));
+    if (module.world == World::function && !service.ports.empty())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} has ports, but the world {} has no sockets", where,
+                                to_string(module.world)),
+                    "leave out ports; it is called by host_runner invoke");
+    if (module.calls.calls == 0 || module.calls.calls > max_calls)
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("The calls of {} at a time must be from 1 to {}", where, max_calls));
     if (!has_file(app, module.file))
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} runs the module '{}', which is no file of the app", where,
@@ -466,7 +486,7 @@ Result<World> parse_world(std::string_view word) {
                                   [&](const auto& entry) { return entry.word == word; });
     if (row == world_words.end())
         return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a world", word),
-                    "the worlds of this version are: command, wasi-http");
+                    "the worlds of this version are: command, wasi-http, function");
     return row->world;
 }
 

@@ -478,6 +478,9 @@ private:
         HR_TRY(service.module->world, guess_world(module).map_error(at_place));
         if (const auto* value = fields.find("x-world")) {
             HR_TRY(const auto named, value->parsed(protocol::parse_world));
+            if (named == protocol::World::function &&
+                service.module->world == protocol::World::command)
+                service.module->world = named; // the same modules, run in another way
             if (named != service.module->world)
                 return value->fail(fmt::format("{} is a module for the world {}", image,
                                                to_string(service.module->world)),
@@ -528,8 +531,25 @@ private:
             }));
             return {};
         }
-        return entry.at_key.fail(fmt::format("The limit '{}' is not known for a module", entry.key),
-                                 "known are: memory, timeout, pids");
+        const bool is_function = module.world == protocol::World::function;
+        if (is_function && entry.key == "calls") {
+            HR_TRY(const auto number, entry.value.number(1, std::numeric_limits<int>::max()));
+            module.calls.calls = static_cast<std::uint32_t>(number);
+            return {};
+        }
+        if (is_function && entry.key == "output") {
+            HR_TRY(const auto word, entry.value.text());
+            module.calls.output_bytes = 0;
+            if (word != "none") {
+                HR_TRY(module.calls.output_bytes, entry.value.parsed(parse_compose_size));
+            }
+            return {};
+        }
+        return entry.at_key.fail(fmt::format("The limit '{}' is not known for a module of the "
+                                             "world {}",
+                                             entry.key, to_string(module.world)),
+                                 is_function ? "known are: memory, timeout, pids, calls, output"
+                                             : "known are: memory, timeout, pids");
     }
 
     static Result<void> read_limits(const YamlValue& value, AppService& service) {

@@ -2,12 +2,14 @@
 """The examples in configs/, each run in a real VM: what their comments promise is what happens."""
 import hashlib
 import json
+import signal
 import socket
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 
-from harness import BOOT_SECONDS, DEV_IMAGE, SOURCE, STEP_SECONDS, fetch, wait_until
+from harness import BOOT_SECONDS, DEV_IMAGE, IMAGE, PROGRAM, SOURCE, STEP_SECONDS, fetch, wait_until
 
 CONFIGS = SOURCE / "configs"
 MODULES = SOURCE / "tests" / "fixtures" / "wasm"
@@ -192,3 +194,87 @@ def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nob
     assert "time-out of 2000 ms" in logs["loop"] and "time-out of 2000 ms" in logs["wait"]
     assert "ran out of memory" in logs["memory"]
     stop(host, run)
+
+
+def test_a_function_answers_each_call_in_a_fresh_instance(host, tmp_path):
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(json.dumps({
+        "name": "functions",
+        "services": {
+            "sum": {"image": str(MODULES / "sum.wasm"), "x-world": "function"},
+            "calls": {"image": str(MODULES / "calls.wasm"), "x-world": "function", "restart": "always",
+                      "x-limits": {"output": "none", "calls": 2}},
+            "deeds": {"image": str(MODULES / "deeds_wasi.wasm"), "x-world": "function",
+                      "environment": {"WHO": "service"}, "volumes": ["data:/data"],
+                      "x-limits": {"memory": "16m", "timeout": "20s"}},
+        },
+        "volumes": {"data": {}},
+    }))
+    run = host.start("-c", compose, "--name", "functions", image=DEV_IMAGE)
+    run.wait_for("ready")
+
+    def invoke(*arguments, code=0, data=None):
+        done = subprocess.run([PROGRAM, "invoke", "functions", *map(str, arguments)], env=host.environment,
+                              input=data, capture_output=True, timeout=STEP_SECONDS)
+        assert done.returncode == code, (arguments, done)
+        return done
+
+    # The example's own words, and what it says to something else.
+    answer = invoke("sum", "--data", "[1, 2.5, 4]", "--env", "UNIT=kg").stdout
+    assert json.loads(answer) == {"count": 3, "sum": 7.5, "smallest": 1, "largest": 4, "unit": "kg"}
+    assert b"no number" in invoke("sum", "--data", "[1,", code=2).stderr
+    assert b"there are: sum, calls, deeds" in invoke("nobody", code=2).stderr
+    # Files, the environment, and both outputs in their order.
+    invoke("deeds", "--", "append", "/data/notes", "kept")
+    assert invoke("deeds", "--", "copy", "/data/notes").stdout == b"kept"
+    assert b"WHO=call\n" in invoke("deeds", "--env", "WHO=call", "--", "environment").stdout
+    told = json.loads(invoke("calls", "--output", "json", "--", "turns").stdout)
+    assert told["combined"] == "line 0\nline 1\nline 2\nline 3\n"
+    assert (told["status"], told["exit_code"], told["stdout"]) == ("exit", 0, "line 0\nline 2\n")
+    # More than fits anywhere at once, there and back.
+    much = bytes(range(256)) * 16384
+    assert invoke("calls", "--data", "@-", "--", "echo", data=much).stdout == much
+    # Each way to end is told apart, and the next call is none the wiser.
+    assert b"The module trapped: Unreachable" in invoke("deeds", "--", "trap", code=134).stderr
+    invoke("deeds", "--timeout", "300ms", "--", "spin", code=124)
+    invoke("deeds", "--", "exhaust", code=137)
+    invoke("deeds", "--", "exit", "9", code=9)
+    # Two run at a time. The third waits, which counts; another function does not wait for them, and Ctrl-C ends them.
+    def talk():
+        caller = subprocess.Popen([PROGRAM, "invoke", "functions", "calls", "--data", "@-", "--", "echo"],
+                                  env=host.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE)
+        caller.stdin.write(b"before ")
+        caller.stdin.flush()
+        assert caller.stdout.read(7) == b"before "
+        return caller
+    callers = [talk(), talk()]
+    assert b"time was over before it began" in invoke("calls", "--timeout", "500ms", "--", "turns", code=124).stderr
+    assert json.loads(invoke("sum", "--data", "[1]").stdout)["sum"] == 1
+    for caller in callers:
+        caller.send_signal(signal.SIGINT)
+        assert b"cancelled" in caller.communicate(timeout=STEP_SECONDS)[1] and caller.returncode == 143
+    # A worker that dies takes its own calls with it, and comes back.
+    lost = talk()
+    host.command("exec", "functions", "--", "/bin/kill", "-9", services(host, run)["calls"]["pid"])
+    assert b"lost" in lost.communicate(timeout=STEP_SECONDS)[1] and lost.returncode == 1
+    assert json.loads(invoke("sum", "--data", "[1]").stdout)["sum"] == 1
+    assert wait_until(lambda: services(host, run)["calls"]["restarts"] == 1 and
+                      services(host, run)["calls"]["state"] == "running", STEP_SECONDS)
+    assert invoke("calls", "--", "turns").stdout == b"line 0\nline 2\n"
+    stop(host, run)
+    host.command("rm", "functions")
+
+
+def test_run_wasm_is_one_module_with_our_descriptors_and_exit_code(host, tmp_path):
+    def run_wasm(*arguments, data=b""):
+        return subprocess.run([PROGRAM, "run-wasm", "-i", IMAGE, "--tee", "none", *map(str, arguments)], cwd=tmp_path,
+                              env=host.environment, input=data, capture_output=True, timeout=BOOT_SECONDS)
+    done = run_wasm(MODULES / "calls.wasm", "--", "echo", data=b"hello\n")
+    assert (done.returncode, done.stdout) == (0, b"hello\n"), done
+    assert b"6 bytes\n" in done.stderr
+    done = run_wasm("--env", "GREETING=hi", MODULES / "deeds_wasi.wasm", "--", "trap")
+    assert done.returncode == 134 and b"Unreachable" in done.stderr, done
+    done = run_wasm(MODULES / "missing_imports.wasm")
+    assert done.returncode == 6 and b"env.note" in done.stderr, done
+    assert not host.list()

@@ -66,6 +66,11 @@ public:
         std::function<void(const std::string& text)> on_start_failure;
         /// No service runs or will be started again. Once; not when stop() was called before.
         std::function<void()> on_all_ended;
+        /// A service of the world `function` takes calls, on the other end of this socket. May be
+        /// empty where no service is one.
+        std::function<void(const std::string& service, UniqueFd channel)> on_function_start;
+        /// It has ended.
+        std::function<void(const std::string& service)> on_function_end;
     };
 
     ServiceSupervisor(EventLoop& loop, ProcessLauncher& launcher, LogStore& logs, Options options,

@@ -32,6 +32,7 @@ struct Option {
     std::string_view group = {};         ///< Heading in help and man page.
     std::string_view help = {};          ///< A sentence without its final stop.
     std::string_view example = {}; ///< A value, for messages and the man page; empty: of a flag.
+    std::string_view also = {};    ///< Another verb with this option: one setting for both.
 };
 
 struct Positional {
@@ -55,6 +56,11 @@ struct Verb {
     std::vector<Positional> positionals = {};
     std::vector<Example> examples = {};
 };
+
+/// Whether the option is one of this verb's, or of every verb.
+[[nodiscard]] constexpr bool belongs_to(const Option& option, std::string_view verb) noexcept {
+    return option.verb.empty() || option.verb == verb || (!verb.empty() && option.also == verb);
+}
 
 /// In the order of help and man page.
 [[nodiscard]] std::span<const Verb> verbs();

@@ -42,10 +42,17 @@ struct AppHealthCheck {
 enum class World {
     command,   ///< A WASI preview 1 program with `_start`.
     wasi_http, ///< A component of the world wasi:http/proxy 0.2, which answers HTTP on its port.
+    function,  ///< A program as with `command`, run anew for each call (invocation.hpp).
 };
 [[nodiscard]] std::string_view to_string(World world) noexcept;
 /// @errors invalid_argument: names the worlds there are
 [[nodiscard]] Result<World> parse_world(std::string_view word);
+
+/// What one service of the world `function` may do at a time.
+struct AppCallLimits {
+    std::uint32_t calls = 16; ///< Side by side. As many again wait; above that they are refused.
+    std::uint64_t output_bytes = 8UL << 20; ///< Of stdout and of stderr each; 0: no limit.
+};
 
 /// TLS on a module's ports.
 struct AppTls {
@@ -59,11 +66,13 @@ struct AppModule {
     std::string file; ///< A `name` in AppCompose::files.
     World world = World::command;
     std::uint64_t memory_bytes = 64UL << 20; ///< Linear memory of one instance, at most.
-    /// Of the whole run of a command; of one request with wasi_http. 0: none.
+    /// Of the whole run of a command; of one request with wasi_http, of one call with function.
+    /// 0: none; with these two 30 s.
     std::chrono::milliseconds timeout{0};
     /// Whom a wasi_http module may ask: "HOST:PORT", nobody else.
     std::vector<std::string> outgoing;
     std::optional<AppTls> tls;
+    AppCallLimits calls = {}; ///< With function.
 };
 
 struct AppService {

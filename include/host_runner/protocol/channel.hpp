@@ -29,5 +29,6 @@ inline constexpr std::array<ChannelPort, 8> channel_ports{{
 inline constexpr unsigned host_api_port = 1;
 inline constexpr unsigned guest_api_port = 2;
 inline constexpr unsigned guest_stream_port = 3;
+inline constexpr std::array<unsigned, 4> invocation_ports{5, 6, 7, 8};
 
 } // namespace host_runner::protocol

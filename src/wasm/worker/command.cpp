@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <cerrno>
 #include <iterator>
 #include <memory>
@@ -8,11 +7,9 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "host_runner/wasm/engine.hpp"
 #include "host_runner/wasm/wasi/context.hpp"
-#include "host_runner/wasm/wasi/preview1.hpp"
 #include "host_runner/wasm/wasi/sockets.hpp"
 #include "host_runner/wasm/worker/worker.hpp"
 #include "worlds.hpp"
@@ -21,8 +18,6 @@ namespace host_runner::wasm::worker {
 
 namespace {
 
-constexpr std::size_t max_shown_frames = 16;
-
 Result<UniqueFd> duplicate(int fd) {
     UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
     if (!copy)
@@ -30,10 +25,9 @@ Result<UniqueFd> duplicate(int fd) {
     return copy;
 }
 
-/// The module's descriptors and, in `environment`, their names.
+/// The module's descriptors and, in the environment, their names.
 Result<std::vector<wasi::File>> open_files(Start& start) {
     const auto& request = start.request;
-    auto& environment = start.environment;
     std::vector<wasi::FileEntry> entries{{.kind = wasi::FileKind::null, .name = "stdin"},
                                          {.kind = wasi::FileKind::standard_output},
                                          {.kind = wasi::FileKind::standard_error}};
@@ -62,18 +56,12 @@ Result<std::vector<wasi::File>> open_files(Start& start) {
     names[2] = "stderr";
     if (request.has_files) {
         // Directories come before sockets: C libraries look for them from 3 on.
-        HR_TRY(auto root, wasi::open_directory("/", "/", wasi::Access::read_write));
+        HR_TRY(auto root, open_root());
         constexpr std::ptrdiff_t first_free = 3;
         opened.files.insert(std::next(opened.files.begin(), first_free), std::move(root));
         names.insert(std::next(names.begin(), first_free), "/");
     }
-    const auto add = [&](const std::string& name, std::string value) {
-        if (std::none_of(environment.begin(), environment.end(),
-                         [&](const auto& each) { return each.first == name; }))
-            environment.emplace_back(name, std::move(value));
-    };
-    add("FD_COUNT", fmt::format("{}", names.size()));
-    add("FD_NAMES", fmt::format("{}", fmt::join(names, ":")));
+    add_names(start.environment, names);
     return std::move(opened.files);
 }
 
@@ -86,11 +74,8 @@ int conclude(const Outcome& outcome, const wasi::Context& context, const Request
     switch (outcome.end) {
     case CallEnd::returned:
         return 0;
-    case CallEnd::exited: {
-        constexpr std::uint32_t visible_bits = 0xFF;
-        const auto code = context.exit_code().value_or(0);
-        return code != 0 && (code & visible_bits) == 0 ? 1 : static_cast<int>(code & visible_bits);
-    }
+    case CallEnd::exited:
+        return visible_exit_code(context.exit_code().value_or(0));
     case CallEnd::cancelled:
         return static_cast<int>(WorkerExit::cancelled);
     case CallEnd::timed_out:
@@ -109,15 +94,7 @@ int conclude(const Outcome& outcome, const wasi::Context& context, const Request
     case CallEnd::trapped:
         break;
     }
-    auto text = fmt::format("The module trapped: {}", outcome.message);
-    const auto shown = std::min(outcome.backtrace.size(), max_shown_frames);
-    for (std::size_t i = 0; i < shown; ++i) {
-        const auto& frame = outcome.backtrace[i];
-        text += fmt::format("\n  at {} (function {}, byte {:#x})",
-                            frame.function.empty() ? "?" : frame.function, frame.function_index,
-                            frame.module_offset);
-    }
-    return ended(WorkerExit::trapped, text);
+    return ended(WorkerExit::trapped, describe_trap(outcome));
 }
 
 } // namespace
@@ -128,10 +105,7 @@ Result<int> run_command(Start& start) {
     settings.places = 1;
     settings.max_memory_bytes = request.memory_bytes;
     HR_TRY(const auto engine, Engine::make(settings));
-    HR_TRY(const auto module, engine.load(start.artifact));
-    start.artifact.clear();
-    HR_TRY(const auto linker, engine.make_linker(wasi::preview1_functions()));
-    HR_TRY(const auto program, linker.bind(module));
+    HR_TRY(const auto program, load_program(engine, start));
 
     wasi::ContextOptions options;
     options.arguments = request.arguments;

@@ -49,6 +49,7 @@ constexpr auto always = {
 
 constexpr auto for_http = {SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait),
                            SCMP_SYS(epoll_pwait), SCMP_SYS(eventfd2)};
+constexpr auto for_functions = {SCMP_SYS(eventfd2), SCMP_SYS(pipe2)};
 constexpr auto for_connections = {SCMP_SYS(socket), SCMP_SYS(connect)};
 
 } // namespace
@@ -79,6 +80,9 @@ Result<void> confine(const ConfineOptions& options) {
         allow(call);
     if (options.serves_http)
         for (const int call : for_http)
+            allow(call);
+    if (options.serves_functions)
+        for (const int call : for_functions)
             allow(call);
     if (options.opens_connections)
         for (const int call : for_connections)

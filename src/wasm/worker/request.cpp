@@ -10,17 +10,14 @@ std::string encode_request(const Request& request) {
     auto outgoing = nlohmann::ordered_json::array();
     for (const auto& one : request.outgoing)
         outgoing.push_back({{"name", one.name}, {"address", one.address}});
-    const nlohmann::ordered_json json{{"world", to_string(request.world)},
-                                      {"artifact_fd", request.artifact_fd},
-                                      {"report_fd", request.report_fd},
-                                      {"tls_fd", request.tls_fd},
-                                      {"arguments", request.arguments},
-                                      {"has_files", request.has_files},
-                                      {"ports", request.ports},
-                                      {"memory_bytes", request.memory_bytes},
-                                      {"timeout_ms", request.timeout.count()},
-                                      {"grace_ms", request.grace.count()},
-                                      {"outgoing", std::move(outgoing)}};
+    const nlohmann::ordered_json json{
+        {"world", to_string(request.world)},    {"artifact_fd", request.artifact_fd},
+        {"report_fd", request.report_fd},       {"tls_fd", request.tls_fd},
+        {"channel_fd", request.channel_fd},     {"arguments", request.arguments},
+        {"has_files", request.has_files},       {"ports", request.ports},
+        {"memory_bytes", request.memory_bytes}, {"timeout_ms", request.timeout.count()},
+        {"calls", request.calls.calls},         {"output_bytes", request.calls.output_bytes},
+        {"grace_ms", request.grace.count()},    {"outgoing", std::move(outgoing)}};
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -32,10 +29,13 @@ Result<Request> decode_request(std::string_view text) {
         json.at("artifact_fd").get_to(request.artifact_fd);
         json.at("report_fd").get_to(request.report_fd);
         json.at("tls_fd").get_to(request.tls_fd);
+        json.at("channel_fd").get_to(request.channel_fd);
         json.at("arguments").get_to(request.arguments);
         json.at("has_files").get_to(request.has_files);
         json.at("ports").get_to(request.ports);
         json.at("memory_bytes").get_to(request.memory_bytes);
+        json.at("calls").get_to(request.calls.calls);
+        json.at("output_bytes").get_to(request.calls.output_bytes);
         using Count = std::chrono::milliseconds::rep;
         request.timeout = std::chrono::milliseconds(json.at("timeout_ms").get<Count>());
         request.grace = std::chrono::milliseconds(json.at("grace_ms").get<Count>());

@@ -83,6 +83,8 @@ Result<int> run(const Request& request, UniqueFd& report) {
         return run_command(start);
     case protocol::World::wasi_http:
         return run_http(start);
+    case protocol::World::function:
+        return run_function(start);
     }
     return fail(ErrorCode::invalid_argument, "The worker's request names no world");
 }

@@ -10,6 +10,8 @@
 
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "host_runner/wasm/engine.hpp"
+#include "host_runner/wasm/wasi/files.hpp"
 #include "host_runner/wasm/worker/confine.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
@@ -32,6 +34,26 @@ struct Start {
 /// @errors the module cannot be run
 [[nodiscard]] Result<int> run_command(Start& start);
 [[nodiscard]] Result<int> run_http(Start& start);
+[[nodiscard]] Result<int> run_function(Start& start);
+
+// What the worlds of core modules have in common.
+
+/// The module with WASI behind its imports. Frees the artifact.
+[[nodiscard]] Result<Program> load_program(const Engine& engine, Start& start);
+
+/// FD_COUNT and FD_NAMES, where the environment does not have them.
+void add_names(std::vector<std::pair<std::string, std::string>>& environment,
+               const std::vector<std::string>& names);
+
+/// The worker's root folder as the module's.
+[[nodiscard]] Result<wasi::File> open_root();
+
+/// What a module gave to proc_exit, as parents see it: the lowest eight bits; 1 where these are 0
+/// and the number is not.
+[[nodiscard]] int visible_exit_code(std::uint32_t code) noexcept;
+
+/// The trap and where it was, a line for each frame.
+[[nodiscard]] std::string describe_trap(const Outcome& outcome);
 
 /// A line for the service's log.
 void say(std::string_view line);

@@ -25,23 +25,23 @@ _host_runner() {
     done
     case "$verb $prev" in
         *' --log-level'|*' -l') COMPREPLY=($(compgen -W 'trace debug info warn error off' -- "$cur")); return ;;
-        'run --image-path'|'run -i') COMPREPLY=($(compgen -d -- "$cur")); return ;;
+        'run --image-path'|'run -i'|'run-wasm --image-path'|'run-wasm -i') COMPREPLY=($(compgen -d -- "$cur")); return ;;
         'run --compose-path'|'run -c') COMPREPLY=($(compgen -f -- "$cur")); return ;;
         'run --env-file') COMPREPLY=($(compgen -f -- "$cur")); return ;;
-        'run --cpus'|'run -u') COMPREPLY=(); return ;;
-        'run --memory'|'run -m') COMPREPLY=(); return ;;
-        'run --disk'|'run -d') COMPREPLY=(); return ;;
+        'run --cpus'|'run -u'|'run-wasm --cpus'|'run-wasm -u') COMPREPLY=(); return ;;
+        'run --memory'|'run -m'|'run-wasm --memory'|'run-wasm -m') COMPREPLY=(); return ;;
+        'run --disk'|'run -d'|'run-wasm --disk'|'run-wasm -d') COMPREPLY=(); return ;;
         'run --name') COMPREPLY=(); return ;;
         'run --append') COMPREPLY=(); return ;;
-        'run --tee') COMPREPLY=($(compgen -W 'tdx none' -- "$cur")); return ;;
-        'run --qgs') COMPREPLY=(); return ;;
+        'run --tee'|'run-wasm --tee') COMPREPLY=($(compgen -W 'tdx none' -- "$cur")); return ;;
+        'run --qgs'|'run-wasm --qgs') COMPREPLY=(); return ;;
         'run --key-provider') COMPREPLY=(); return ;;
         'run --ports'|'run -p') COMPREPLY=(); return ;;
         'run --net') COMPREPLY=(); return ;;
         'run --egress') COMPREPLY=($(compgen -W 'on off' -- "$cur")); return ;;
         'run --host-service') COMPREPLY=(); return ;;
-        'run --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
-        'run --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'run --accel'|'run-wasm --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
+        'run --qemu'|'run-wasm --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
         'run --gpus'|'run -g') COMPREPLY=(); return ;;
         'run --wait') COMPREPLY=($(compgen -W 'ready started' -- "$cur")); return ;;
         'run --restart') COMPREPLY=(); return ;;
@@ -52,6 +52,13 @@ _host_runner() {
         'stop --timeout') COMPREPLY=(); return ;;
         'logs --tail') COMPREPLY=(); return ;;
         'logs --service') COMPREPLY=(); return ;;
+        'invoke --data') COMPREPLY=(); return ;;
+        'invoke --env'|'invoke -e') COMPREPLY=(); return ;;
+        'invoke --timeout') COMPREPLY=(); return ;;
+        'invoke --max-output') COMPREPLY=(); return ;;
+        'invoke --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
+        'run-wasm --env'|'run-wasm -e') COMPREPLY=(); return ;;
+        'run-wasm --module-memory') COMPREPLY=(); return ;;
         'inspect --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
         'stats --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
         'wait --for') COMPREPLY=($(compgen -W 'ready exit' -- "$cur")); return ;;
@@ -67,7 +74,7 @@ _host_runner() {
         'config show --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
     esac
     case $verb in
-        '') COMPREPLY=($(compgen -W 'run list stop logs console exec inspect stats wait rm prune image compose config completion --help --version --log-level' -- "$cur")) ;;
+        '') COMPREPLY=($(compgen -W 'run list stop logs console exec invoke run-wasm inspect stats wait rm prune image compose config completion --help --version --log-level' -- "$cur")) ;;
         image) COMPREPLY=($(compgen -W 'verify inspect import' -- "$cur")) ;;
         compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
@@ -89,6 +96,14 @@ _host_runner() {
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --log-level' -- "$cur"))
             elif [[ $prev != "${verb##* }" ]]; then COMPREPLY=($(compgen -f -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
+        'invoke')
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --data --env --timeout --max-output --output --log-level' -- "$cur"))
+            elif [[ $prev != "${verb##* }" ]]; then COMPREPLY=($(compgen -f -- "$cur"))
+            else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
+        'run-wasm')
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --cpus --memory --disk --tee --qgs --accel --qemu --env --module-memory --log-level' -- "$cur"))
+            elif [[ $prev != "${verb##* }" ]]; then COMPREPLY=($(compgen -f -- "$cur"))
+            else COMPREPLY=($(compgen -f -- "$cur")); fi ;;
         'inspect')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;

@@ -14,6 +14,8 @@ complete -c host_runner -n __fish_use_subcommand -a stop -d 'Stop VMs: in order,
 complete -c host_runner -n __fish_use_subcommand -a logs -d 'Show what a VM printed'
 complete -c host_runner -n __fish_use_subcommand -a console -d 'Talk to the serial line'
 complete -c host_runner -n __fish_use_subcommand -a exec -d 'Run a command in the guest'
+complete -c host_runner -n __fish_use_subcommand -a invoke -d 'Call a function of a VM'
+complete -c host_runner -n __fish_use_subcommand -a run-wasm -d 'Run one WebAssembly module in a VM of its own'
 complete -c host_runner -n __fish_use_subcommand -a inspect -d 'Show everything about an instance'
 complete -c host_runner -n __fish_use_subcommand -a stats -d 'Show memory, CPU time and I/O of the VMs'
 complete -c host_runner -n __fish_use_subcommand -a wait -d 'Wait until a VM is ready or has ended'
@@ -71,6 +73,26 @@ complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_see
 complete -c host_runner -n '__fish_seen_subcommand_from console; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'
 complete -c host_runner -n '__fish_seen_subcommand_from exec; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'
 complete -c host_runner -n '__fish_seen_subcommand_from exec; and not __fish_seen_subcommand_from image config' -F
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -l data -x -d 'What the function reads on its stdin: this text, a file, or what comes on ours; nothing without it'
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -s e -l env -x -d 'A variable for this call; wins over the service'\''s own'
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -l timeout -x -d 'End the call after this time, if the function'\''s own limit does not end it before'
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -l max-output -x -d 'Keep so much of stdout and of stderr, if the function'\''s own limit is not less'
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -l output -x -a 'text json' -d 'Pass its output on, or show all about the call when it has ended'
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -F
+complete -c host_runner -n '__fish_seen_subcommand_from invoke; and not __fish_seen_subcommand_from image config' -F
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -s i -l image-path -x -a '(__fish_complete_directories)' -d 'Image directory, with its metadata.json (required)'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -s u -l cpus -x -d 'Virtual CPUs'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -s m -l memory -x -d 'Memory, with K, M, G or T; a bare number is MiB'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -s d -l disk -x -d 'Size of the data disk, a sparse file'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -l tee -x -a 'tdx none' -d 'Protection of the VM from its host. '\''none'\'' protects nothing and is never chosen by itself'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -l qgs -x -d 'Quote generation service, as vsock:CID:PORT or unix:PATH; without it vsock:2:4050 where the image takes quotes through QEMU'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -l accel -x -a 'auto kvm tcg' -d 'Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -l qemu -r -F -d 'The QEMU program, a path or a name in PATH'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -s e -l env -x -d 'A variable of the module'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -l module-memory -x -d 'Linear memory of the module, at most'
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -F
+complete -c host_runner -n '__fish_seen_subcommand_from run-wasm; and not __fish_seen_subcommand_from image config' -F
 complete -c host_runner -n '__fish_seen_subcommand_from inspect; and not __fish_seen_subcommand_from image config' -l output -x -a 'text json' -d 'Form of the output'
 complete -c host_runner -n '__fish_seen_subcommand_from inspect; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'
 complete -c host_runner -n '__fish_seen_subcommand_from stats; and not __fish_seen_subcommand_from image config' -l output -x -a 'table json' -d 'Form of the output'

@@ -11,7 +11,7 @@ _host_runner() {
     _arguments -C '(- *)'{-h,--help}'[Show help]' '(- *)--version[Show versions]' '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' '1:verb:->verb' '*::argument:->rest'
     case $state in
         verb)
-            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
+            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'invoke:Call a function of a VM' 'run-wasm:Run one WebAssembly module in a VM of its own' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
             _describe verb words_here ;;
         rest)
             verb=$words[1]
@@ -94,6 +94,40 @@ _host_runner() {
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '1:ID:_host_runner_ids' \
                 '*:CMD:_files' ;;
+            invoke)
+                _arguments -s '(- *)'{-h,--help}'[Show help]' \
+                '--data[What the function reads on its stdin\: this text, a file, or what comes on ours; nothing without it]:TEXT|@FILE|@-: ' \
+                '*--env[A variable for this call; wins over the service'\''s own]:NAME=VALUE: ' \
+                '*-e[A variable for this call; wins over the service'\''s own]:NAME=VALUE: ' \
+                '--timeout[End the call after this time, if the function'\''s own limit does not end it before]:TIME: ' \
+                '--max-output[Keep so much of stdout and of stderr, if the function'\''s own limit is not less]:SIZE: ' \
+                '--output[Pass its output on, or show all about the call when it has ended]:output:(text json)' \
+                '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '1:ID:_host_runner_ids' \
+                '2:FUNCTION:_files' \
+                '*:ARG:_files' ;;
+            run-wasm)
+                _arguments -s '(- *)'{-h,--help}'[Show help]' \
+                '--image-path[Image directory, with its metadata.json (required)]:DIR:_files -/' \
+                '-i[Image directory, with its metadata.json (required)]:DIR:_files -/' \
+                '--cpus[Virtual CPUs]:N: ' \
+                '-u[Virtual CPUs]:N: ' \
+                '--memory[Memory, with K, M, G or T; a bare number is MiB]:SIZE: ' \
+                '-m[Memory, with K, M, G or T; a bare number is MiB]:SIZE: ' \
+                '--disk[Size of the data disk, a sparse file]:SIZE: ' \
+                '-d[Size of the data disk, a sparse file]:SIZE: ' \
+                '--tee[Protection of the VM from its host. '\''none'\'' protects nothing and is never chosen by itself]:tee:(tdx none)' \
+                '--qgs[Quote generation service, as vsock\:CID\:PORT or unix\:PATH; without it vsock\:2\:4050 where the image takes quotes through QEMU]:ADDRESS: ' \
+                '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
+                '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '*--env[A variable of the module]:NAME=VALUE: ' \
+                '*-e[A variable of the module]:NAME=VALUE: ' \
+                '--module-memory[Linear memory of the module, at most]:SIZE: ' \
+                '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '1:MODULE:_files' \
+                '*:ARG:_files' ;;
             inspect)
                 _arguments -s '(- *)'{-h,--help}'[Show help]' \
                 '--output[Form of the output]:output:(text json)' \

@@ -27,7 +27,7 @@ TEST(OptionTable, uses_no_short_name_twice_in_one_command) {
     for (const auto& verb : verbs()) {
         std::set<char> used{'h'};
         for (const auto& option : options())
-            if (option.short_name != 0 && (option.verb.empty() || option.verb == verb.name)) {
+            if (option.short_name != 0 && belongs_to(option, verb.name)) {
                 EXPECT_TRUE(used.insert(option.short_name).second)
                     << verb.name << " -" << option.short_name;
             }
@@ -36,7 +36,17 @@ TEST(OptionTable, uses_no_short_name_twice_in_one_command) {
 
 TEST(OptionTable, knows_the_verb_of_each_option) {
     for (const auto& option : options())
-        EXPECT_TRUE(option.verb.empty() || find_verb(option.verb) != nullptr) << option.verb;
+        for (const auto verb : {option.verb, option.also})
+            EXPECT_TRUE(verb.empty() || find_verb(verb) != nullptr) << verb;
+}
+
+TEST(OptionTable, has_options_of_two_verbs) {
+    EXPECT_EQ(find_option("run-wasm", "tee"), find_option("run", "tee"));
+    EXPECT_EQ(find_option("run-wasm", "ports"), nullptr);
+    EXPECT_EQ(find_option("list", "tee"), nullptr);
+    EXPECT_EQ(environment_name(*find_option("run-wasm", "tee")), "HOST_RUNNER_TEE");
+    EXPECT_THAT(options_of(""), testing::SizeIs(1));
+    EXPECT_THAT(options_of("run-wasm"), testing::Contains(find_option("run", "memory")));
 }
 
 TEST(OptionTable, has_a_value_name_and_an_example_for_all_but_flags) {

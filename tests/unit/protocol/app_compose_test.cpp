@@ -49,7 +49,9 @@ AppCompose full_app() {
     api.ports = {80};
     api.module =
         AppModule{"./task.wasm", World::wasi_http, 64UL << 20, 5s, {"db.example:5432"}, {}};
-    app.services = {web, db, task, api};
+    auto function = make_service("function");
+    function.module = AppModule{"./task.wasm", World::function, 64UL << 20, 5s, {}, {}, {3, 1000}};
+    app.services = {web, db, task, api, function};
     return app;
 }
 
@@ -98,6 +100,9 @@ TEST(AppCompose, decodes_to_what_was_encoded) {
     EXPECT_EQ(module->timeout, 90s);
     EXPECT_EQ(app->services.at(3).module->world, World::wasi_http);
     EXPECT_THAT(app->services.at(3).module->outgoing, ElementsAre("db.example:5432"));
+    EXPECT_EQ(app->services.at(4).module->world, World::function);
+    EXPECT_EQ(app->services.at(4).module->calls.calls, 3U);
+    EXPECT_EQ(app->services.at(4).module->calls.output_bytes, 1000U);
     ASSERT_TRUE(module->tls);
     EXPECT_EQ(module->tls->certificate_file, "./site.pem");
     EXPECT_EQ(module->tls->key_file, "./key.pem");
@@ -151,7 +156,13 @@ TEST(AppCompose, checks_a_module) {
                 HasSubstr("not both"));
     EXPECT_THAT(problem_after([](auto& app) { app.services[2].module->tls->key_file = "./x"; }),
                 HasSubstr("needs './x', which is no file"));
-    EXPECT_THAT(parse_world("function").error().hint, HasSubstr("command, wasi-http"));
+    EXPECT_THAT(parse_world("kernel").error().hint, HasSubstr("command, wasi-http, function"));
+    EXPECT_THAT(problem_after([](auto& app) { app.services[4].ports = {80}; }),
+                HasSubstr("service 'function' has ports"));
+    for (const std::uint32_t calls : {0U, 65U})
+        EXPECT_THAT(
+            problem_after([calls](auto& app) { app.services[4].module->calls.calls = calls; }),
+            HasSubstr("must be from 1 to 64"));
 }
 
 TEST(AppCompose, is_not_decoded_for_another_runner) {

@@ -300,8 +300,30 @@ TEST_F(ComposeModule, that_suits_no_world_says_why) {
     EXPECT_THAT(error_of("    image: ./component.wasm"), HasSubstr("exports no wasi:http"));
     EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: wasi-http"),
                 HasSubstr("./site.wasm is a module for the world command"));
-    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: function"),
-                HasSubstr("'function' is not a world"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: kernel"),
+                HasSubstr("'kernel' is not a world"));
+}
+
+TEST_F(ComposeModule, is_a_function_where_it_says_so) {
+    const auto service = resolve_service("    image: ./site.wasm\n"
+                                         "    x-world: function\n"
+                                         "    x-limits: {timeout: 2s, calls: 3, output: 1k}");
+    ASSERT_TRUE(service) << service.error().describe();
+    EXPECT_EQ(service->module->world, protocol::World::function);
+    EXPECT_EQ(service->module->timeout, 2s);
+    EXPECT_EQ(service->module->calls.calls, 3U);
+    EXPECT_EQ(service->module->calls.output_bytes, 1024U);
+    EXPECT_EQ(resolve_service("    image: ./site.wasm\n    x-world: function\n"
+                              "    x-limits: {output: none}")
+                  ->module->calls.output_bytes,
+              0U);
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-limits: {calls: 3}"),
+                HasSubstr("'calls' is not known for a module of the world command"));
+    EXPECT_THAT(error_of("    image: ./site.wasm\n    x-world: function\n    ports: [\"80\"]"),
+                HasSubstr("the world function has no sockets"));
+    EXPECT_THAT(
+        error_of("    image: ./site.wasm\n    x-world: function\n    x-limits: {calls: 65}"),
+        HasSubstr("from 1 to 64"));
 }
 
 TEST_F(ComposeModule, in_an_oci_layout_is_found_and_checked) {

@@ -7,7 +7,8 @@ namespace host_runner::wasm::worker {
 
 /// What a worker does beside running a command.
 struct ConfineOptions {
-    bool serves_http = false; ///< An event loop of its own.
+    bool serves_http = false;      ///< An event loop of its own.
+    bool serves_functions = false; ///< A pipe and an eventfd for each call.
     bool opens_connections = false;
 };
 

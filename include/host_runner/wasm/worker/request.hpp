@@ -29,13 +29,16 @@ struct Request {
     int report_fd = -1;
     /// A file with the PEM of a certificate and its key: the ports speak TLS. -1: none.
     int tls_fd = -1;
+    int channel_fd =
+        -1; ///< With function: a SOCK_SEQPACKET socket of the agent's; see invocation.hpp.
     std::vector<std::string> arguments;   ///< Of the module, argv[0] first.
     bool has_files = false;               ///< The worker's root folder is the module's.
     std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.
     std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
-    std::chrono::milliseconds timeout{0}; ///< Of the run, or of one request; 0: none.
+    std::chrono::milliseconds timeout{0}; ///< Of the run, one request or one call; 0: none.
     std::vector<Outgoing> outgoing;       ///< With wasi_http.
-    std::chrono::milliseconds grace{0};   ///< With wasi_http: for requests that run at SIGTERM.
+    protocol::AppCallLimits calls;        ///< With function.
+    std::chrono::milliseconds grace{0};   ///< For requests and calls that run at SIGTERM.
 };
 
 [[nodiscard]] std::string encode_request(const Request& request);
