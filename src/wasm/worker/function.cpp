@@ -180,14 +180,15 @@ private:
                 waiting_.pop_front();
             }
             const auto result = run(*call);
-            channel_.send(protocol::encode_frame({FrameKind::result, call->number,
-                                                  protocol::encode_invoke_result(result)}),
-                          {});
             {
+                // Before the caller knows: its next call must not find this one's place taken.
                 const std::lock_guard lock(mutex_);
                 done_.push_back(call->number);
             }
             raise(done_fd_);
+            channel_.send(protocol::encode_frame({FrameKind::result, call->number,
+                                                  protocol::encode_invoke_result(result)}),
+                          {});
         }
     }
 
@@ -349,8 +350,7 @@ public:
                  first = runner_.first_deadline())
                 withdraw(first->second, CallStatus::timeout,
                          "The call's time was over before it began");
-            for (const auto number : runner_.take_done())
-                calls_.erase(number);
+            forget_done();
             for (const auto& [number, call] : calls_)
                 feed(*call);
             if (waiting[2].revents != 0)
@@ -384,6 +384,11 @@ private:
             return;
         calls_.erase(number);
         refuse(number, status, why);
+    }
+
+    void forget_done() {
+        for (const auto number : runner_.take_done())
+            calls_.erase(number);
     }
 
     void begin_stop() {
@@ -474,6 +479,8 @@ private:
             return;
         }
         const auto most = std::size_t{2} * start_.request.calls.calls;
+        if (calls_.size() >= most)
+            forget_done();
         if (calls_.size() >= most) {
             refuse(frame.call, CallStatus::overloaded,
                    fmt::format("{} calls run or wait already", calls_.size()));
