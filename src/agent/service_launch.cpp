@@ -27,6 +27,7 @@
 #include "host_runner/crypto/certificate.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/wasm/compile_cache.hpp"
+#include "host_runner/wasm/engine.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::agent {
@@ -221,8 +222,12 @@ Result<UniqueFd> sealed_file(const char* name, std::string_view bytes) {
     return file;
 }
 
-/// The module's native code.
-Result<UniqueFd> compile_module(const LaunchRequest::Module& module) {
+struct CompiledModule {
+    UniqueFd artifact; ///< A file with the native code.
+    bool is_component = false;
+};
+
+Result<CompiledModule> compile_module(const LaunchRequest::Module& module) {
     wasm::CompileLimits limits;
     // It shall not be able to touch what belongs to any service, nor be touched by one.
     limits.user = ProcessSpec::User{compiler_uid, compiler_uid, {}};
@@ -235,7 +240,8 @@ Result<UniqueFd> compile_module(const LaunchRequest::Module& module) {
     ForkExecLauncher launcher;
     wasm::CompileCache cache(launcher, {"/proc/self/exe", "compile"}, module.cache_folder, limits);
     HR_TRY(const auto artifact, cache.artifact(bytes));
-    return sealed_file("artifact", artifact);
+    HR_TRY(auto file, sealed_file("artifact", artifact));
+    return CompiledModule{std::move(file), wasm::is_component(bytes)};
 }
 
 /// PEM of certificate and key, one after the other.
@@ -272,7 +278,7 @@ Result<UniqueFd> prepare_tls(const LaunchRequest& request) {
 Result<void> run_module(const LaunchRequest& request) {
     const auto& module = *request.module;
     // Outside the service's cgroup, whose limits are for the service.
-    HR_TRY(const auto artifact, compile_module(module));
+    HR_TRY(const auto compiled, compile_module(module));
     HR_TRY(const auto tls, prepare_tls(request));
     // The new root has no file to execute.
     const UniqueFd program(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
@@ -286,13 +292,14 @@ Result<void> run_module(const LaunchRequest& request) {
 
     auto worker = module.worker;
     worker.arguments = request.command;
-    worker.artifact_fd = artifact.get();
+    worker.artifact_fd = compiled.artifact.get();
+    worker.is_component = compiled.is_component;
     worker.report_fd = request.report_fd;
     worker.tls_fd = tls.get();
     worker.has_files = !request.mounts.empty();
     const std::vector<std::string> command{"guest_agent", "worker",
                                            wasm::worker::encode_request(worker)};
-    HR_CHECK(set_inherited(artifact.get(), true));
+    HR_CHECK(set_inherited(compiled.artifact.get(), true));
     HR_CHECK(set_inherited(tls.get(), true));
     ::syscall(SYS_execveat, program.get(), "", to_argv(command).data(), environ, AT_EMPTY_PATH);
     return fail_errno("Cannot execute the worker", errno);

@@ -234,7 +234,7 @@ run_function_call(EventLoop& loop, instance::FunctionSession& session, const Fun
 }
 
 void print_end(const std::string& function, const protocol::InvokeResult& result) {
-    if (result.status != protocol::CallStatus::exit)
+    if (!result.message.empty())
         print_err(fmt::format("host_runner: {}: {}: {}\n", function, to_string(result.status),
                               TerminalFilter().pass(result.message)));
     if (result.truncated)

@@ -428,7 +428,7 @@ Result<void> check_module(const AppService& service, const AppCompose& app,
         return fail(
             ErrorCode::invalid_argument,
             fmt::format("The memory of the module of {} must be above 0 and at most 4 GiB", where));
-    if (module.world != World::wasi_http && !module.outgoing.empty())
+    if (module.world == World::command && !module.outgoing.empty())
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} cannot ask others over HTTP in the world {}", where,
                                 to_string(module.world)));

@@ -478,15 +478,18 @@ private:
         HR_TRY(service.module->world, guess_world(module).map_error(at_place));
         if (const auto* value = fields.find("x-world")) {
             HR_TRY(const auto named, value->parsed(protocol::parse_world));
-            if (named == protocol::World::function &&
-                service.module->world == protocol::World::command)
-                service.module->world = named; // the same modules, run in another way
+            if (named == protocol::World::function)
+                service.module->world = named; // either kind of module, run in another way
             if (named != service.module->world)
                 return value->fail(fmt::format("{} is a module for the world {}", image,
                                                to_string(service.module->world)),
                                    "leave out x-world, or name that one");
         }
         service.command.push_back(base_name(image));
+        if (const auto* value = fields.find("volumes"); value != nullptr && module.is_component)
+            return value->fail("A component has no files", "remove the volumes");
+        if (const auto* value = fields.find("x-outgoing"); value != nullptr && !module.is_component)
+            return value->fail("x-outgoing is for components only", "remove it");
         if (const auto* value = fields.find("x-outgoing")) {
             HR_TRY(service.module->outgoing, value->texts());
         }

@@ -171,7 +171,8 @@ HttpServer::~HttpServer() = default;
 Result<HttpServer> HttpServer::start(std::string_view artifact, UniqueFd listener,
                                      const HttpServerSettings& settings) {
     HR_CHECK(check(settings));
-    HR_CHECK(check_listener(listener));
+    if (listener)
+        HR_CHECK(check_listener(listener));
     HR_TRY(auto translated, translate(settings));
     // The archive writes to sockets by writev, which has no flag against the signal; Rust's own
     // start-up, which ignores it elsewhere, does not run in a C++ program.
@@ -209,6 +210,34 @@ std::uint64_t HttpServer::stop(std::chrono::milliseconds grace) {
     const auto most = std::chrono::milliseconds(std::numeric_limits<std::uint32_t>::max());
     const auto bounded = std::clamp(grace, std::chrono::milliseconds(0), most);
     return hr_http_server_stop(impl_->server.get(), static_cast<std::uint32_t>(bounded.count()));
+}
+
+HttpCallEnd HttpServer::call(const HttpCall& call) const {
+    struct Listening {
+        const HttpCall& call;
+        HttpCallEnd end;
+    } listening{call, {}};
+    const auto environment = texts_of(call.environment);
+    hr_http_call to{};
+    to.path = text_of(call.path);
+    to.body = text_of(call.body);
+    to.environment = environment.data();
+    to.environment_count = environment.size();
+    to.timeout_ms = static_cast<std::uint32_t>(std::clamp<std::int64_t>(
+        call.timeout.count(), 1, std::numeric_limits<std::uint32_t>::max()));
+    to.cancel_fd = call.cancel_fd;
+    to.output = [](void* user, const char* bytes, std::size_t size) noexcept {
+        return static_cast<const Listening*>(user)->call.on_output({bytes, size});
+    };
+    to.failed = [](void* user, std::uint32_t kind, const char* text, std::size_t size) noexcept {
+        constexpr std::size_t max_message_bytes = 2000;
+        auto& end = static_cast<Listening*>(user)->end;
+        end.failure = static_cast<HttpKind>(kind);
+        end.message = plain_text({text, size}, max_message_bytes);
+    };
+    to.user = &listening;
+    listening.end.status = hr_http_server_call(impl_->server.get(), &to);
+    return std::move(listening.end);
 }
 
 std::array<std::uint64_t, http_kinds> HttpServer::counters() const noexcept {

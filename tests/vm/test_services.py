@@ -207,6 +207,7 @@ def test_a_function_answers_each_call_in_a_fresh_instance(host, tmp_path):
             "deeds": {"image": str(MODULES / "deeds_wasi.wasm"), "x-world": "function",
                       "environment": {"WHO": "service"}, "volumes": ["data:/data"],
                       "x-limits": {"memory": "16m", "timeout": "20s"}},
+            "component": {"image": str(SOURCE / "tests/fixtures/wasm_http/service.wasm"), "x-world": "function"},
         },
         "volumes": {"data": {}},
     }))
@@ -223,7 +224,9 @@ def test_a_function_answers_each_call_in_a_fresh_instance(host, tmp_path):
     answer = invoke("sum", "--data", "[1, 2.5, 4]", "--env", "UNIT=kg").stdout
     assert json.loads(answer) == {"count": 3, "sum": 7.5, "smallest": 1, "largest": 4, "unit": "kg"}
     assert b"no number" in invoke("sum", "--data", "[1,", code=2).stderr
-    assert b"there are: sum, calls, deeds" in invoke("nobody", code=2).stderr
+    assert b"there are: sum, calls, deeds, component" in invoke("nobody", code=2).stderr
+    assert invoke("component", "--data", "a body", "--", "/echo").stdout == b"a body"
+    assert b"unreachable" in invoke("component", "--", "/trap", code=134).stderr
     # Files, the environment, and both outputs in their order.
     invoke("deeds", "--", "append", "/data/notes", "kept")
     assert invoke("deeds", "--", "copy", "/data/notes").stdout == b"kept"

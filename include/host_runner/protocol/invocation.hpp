@@ -125,7 +125,7 @@ enum class CallStatus : std::uint8_t {
 struct InvokeResult {
     CallStatus status = CallStatus::lost;
     int code = 0;        ///< Of `exit`: 0 to 255.
-    std::string message; ///< Why, for all but `exit`.
+    std::string message; ///< Why; of `exit` a component's status that is no success.
     /// What the module wrote; what is above the cap was not sent.
     std::uint64_t output_bytes = 0;
     std::uint64_t error_output_bytes = 0;

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,6 +100,26 @@ struct HttpServerSettings {
     std::function<void(HttpKind kind, std::string_view text)> on_event;
 };
 
+/// A request that comes on no connection.
+struct HttpCall {
+    std::string_view path = "/";               ///< POST it.
+    std::string_view body = {};                ///< Of any size.
+    std::vector<std::string> environment = {}; ///< "NAME=VALUE"; wins over the settings'.
+    std::chrono::milliseconds timeout{30'000}; ///< In place of the settings' request_timeout.
+    int cancel_fd = -1;                        ///< Ends the call once it is readable. Needed.
+    /// Gets the answer's body as it comes, on the calling thread; false ends the call. Must not
+    /// throw.
+    std::function<bool(std::string_view)> on_output = {};
+};
+
+struct HttpCallEnd {
+    std::uint32_t status = 0; ///< Of an answer that is complete.
+    /// Where there is none: trapped, timed_out, out_of_memory, guest_failed, rejected, bad_request,
+    /// or client_gone where the call was cancelled.
+    std::optional<HttpKind> failure = {};
+    std::string message = {}; ///< Of the failure.
+};
+
 /// Members may be called from several threads, stop() from one at a time.
 class HttpServer {
 public:
@@ -106,7 +127,7 @@ public:
     /// there is a certificate.
     /// @param artifact what compile() made of a component, under the same rules as for
     /// Engine::load()
-    /// @param listener a listening TCP socket
+    /// @param listener a listening TCP socket; empty: only call() is served
     /// @errors invalid_argument: a setting out of its range, a certificate or key that is none, or
     /// not a listening socket; corrupt_data: not an artifact of this engine and CPU; unsupported:
     /// a component that imports what is not there, answers no requests, or needs more than the
@@ -124,6 +145,9 @@ public:
     /// ends what is left. Blocks until all is over.
     /// @return how many requests were given up; 0 when it was stopped before
     std::uint64_t stop(std::chrono::milliseconds grace);
+
+    /// Has a fresh instance answer, and blocks until that is over. Not while stop() runs.
+    [[nodiscard]] HttpCallEnd call(const HttpCall& call) const;
 
     /// How often each happened since the start.
     [[nodiscard]] std::array<std::uint64_t, http_kinds> counters() const noexcept;

@@ -4,6 +4,7 @@
 /* What the engine's archive exports beside wasmtime's C API. Written by hand; src/engine.rs, src/store_limits.rs,
  * src/component.rs and src/http_server.rs are the other side. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -108,13 +109,31 @@ typedef struct hr_http_settings {
 
 enum hr_http_part { hr_http_settings_part = 1, hr_http_engine_part, hr_http_component_part, hr_http_tls_part, hr_http_system_part };
 
-/* Takes config and listener_fd, a listening TCP socket, also when it fails. The server answers when this returns. Returns NULL
+/* Takes config and listener_fd, a listening TCP socket or -1 to serve calls only, also when it fails. The server answers when this returns. Returns NULL
  * with *part (hr_http_part) and *error set, which the caller deletes. */
 hr_http_server *hr_http_server_new(wasm_config_t *config, const hr_http_settings *settings, const uint8_t *artifact,
                                    size_t artifact_size, int listener_fd, uint32_t *part, wasmtime_error_t **error);
 
 /* Stops accepting, gives the requests that run grace_ms, and drops what is left. Returns how many those were. */
 uint64_t hr_http_server_stop(hr_http_server *server, uint32_t grace_ms);
+
+/* A request that comes on no connection: POST path, with this body. Everything is read during the call only. */
+typedef struct hr_http_call {
+    hr_text path;
+    hr_text body;
+    const hr_text *environment; /* "NAME=VALUE"; wins over the settings' */
+    size_t environment_count;
+    uint32_t timeout_ms; /* in place of request_timeout_ms */
+    int cancel_fd; /* ends the call once it is readable */
+    /* Gets the answer's body piece by piece, on the calling thread. Returns false to end the call. */
+    bool (*output)(void *user, const char *bytes, size_t size);
+    /* Gets an hr_http_kind and why; client_gone: cancelled. Once, when the call returns 0. */
+    void (*failed)(void *user, uint32_t kind, const char *text, size_t size);
+    void *user;
+} hr_http_call;
+
+/* Blocks until the answer has ended, and returns its status; 0 after failed. From any thread that is not the server's. */
+uint32_t hr_http_server_call(const hr_http_server *server, const hr_http_call *call);
 
 /* Copies up to count counters, by hr_http_kind. May be called from any thread, also while another one stops the server. */
 void hr_http_server_counters(const hr_http_server *server, uint64_t *counters, size_t count);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <condition_variable>
 #include <deque>
@@ -19,9 +18,7 @@
 
 #include <fmt/format.h>
 
-#include "host_runner/protocol/invocation.hpp"
-#include "host_runner/wasm/wasi/context.hpp"
-#include "worlds.hpp"
+#include "call.hpp"
 
 namespace host_runner::wasm::worker {
 
@@ -50,70 +47,11 @@ Result<UniqueFd> make_event() {
     return event;
 }
 
-/// @return false: the deadline has passed or the call was cancelled
-bool wait_for(int fd, short events, const CallDeadline& deadline) noexcept {
-    int wait_ms = -1;
-    if (deadline.at) {
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline.at - Clock::now());
-        if (left.count() <= 0)
-            return false;
-        wait_ms = static_cast<int>(std::min<std::int64_t>(left.count(), 60'000));
-    }
-    std::array<pollfd, 2> waiting{{{fd, events, 0}, {deadline.cancel_fd, POLLIN, 0}}};
-    return ::poll(waiting.data(), waiting.size(), wait_ms) <= 0 || waiting[1].revents == 0;
-}
-
-/// The agent's socket. One message is one frame, sent whole or not at all, so that threads share
-/// it without a lock.
-class Channel {
-public:
-    explicit Channel(UniqueFd fd) : fd_(std::move(fd)) {}
-    [[nodiscard]] int fd() const noexcept {
-        return fd_.get();
-    }
-    /// False: there is no room at the moment.
-    [[nodiscard]] bool try_send(const std::string& frame) const noexcept {
-        // An agent that has gone is noticed where the channel is read.
-        return ::send(fd_.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 ||
-               (errno != EAGAIN && errno != EINTR && errno != ENOBUFS);
-    }
-    /// Waits for room, but not beyond the deadline. @return whether it was sent
-    bool send(const std::string& frame, const CallDeadline& deadline) const noexcept {
-        while (!try_send(frame))
-            if (!wait_for(fd_.get(), POLLOUT, deadline))
-                return false;
-        return true;
-    }
-
-private:
-    UniqueFd fd_;
-};
-
-/// What the loop and the thread that runs the call share.
-struct Call {
-    std::uint64_t number = 0;
-    protocol::InvokeRequest request;
-    Clock::time_point arrived;
-    Clock::time_point deadline;
-    UniqueFd cancel;       ///< eventfd
-    UniqueFd input_reader; ///< Taken by the guest.
-    /// For stdout and stderr; never below zero. The event says that there is more.
-    std::atomic<std::size_t> output_room{protocol::output_room_bytes};
-    UniqueFd output_room_came;
-
-    // The loop's alone:
-    UniqueFd input_writer; ///< Closed after the last byte, or when nobody reads any more.
-    std::string input;     ///< For which the pipe has no room yet.
-    bool input_ended = false;
-    std::size_t room_to_tell = 0;
-};
-
 /// Runs the calls, each in a fresh instance on a thread of its own.
 class CallRunner {
 public:
-    CallRunner(const Engine& engine, const Program& program, const Start& start,
-               const Channel& channel, int done_fd)
-        : engine_(engine), program_(program), start_(start), channel_(channel), done_fd_(done_fd) {}
+    CallRunner(Executor& executor, const Start& start, const Channel& channel, int done_fd)
+        : executor_(executor), start_(start), channel_(channel), done_fd_(done_fd) {}
     CallRunner(const CallRunner&) = delete;
     CallRunner& operator=(const CallRunner&) = delete;
     ~CallRunner() {
@@ -194,126 +132,24 @@ private:
 
     [[nodiscard]] InvokeResult run(Call& call) const {
         InvokeResult result;
-        const CallDeadline deadline{call.deadline, call.cancel.get()};
-        const auto conclude = [&](CallStatus status, std::string message) {
-            result.status = status;
-            result.message = std::move(message);
-            result.duration =
-                std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - call.arrived);
-            return result;
+        CallOutput output(channel_, call, start_.request.calls, result);
+        const auto say_started = [&] {
+            channel_.send(protocol::encode_frame({FrameKind::started, call.number, ""}),
+                          call.limits());
         };
-        auto output = std::make_shared<wasi::Output>(output_options(call, deadline, result));
-        auto context = make_context(call, output);
-        if (!context)
-            return conclude(CallStatus::bad_request, context.error().describe());
-        (*context)->set_deadline(deadline);
-        CallRequest request;
-        request.limits.memory_bytes = start_.request.memory_bytes;
-        request.deadline = deadline;
-        request.state = context->get();
-        channel_.send(protocol::encode_frame({FrameKind::started, call.number, ""}), deadline);
-        const auto outcome = engine_.call(program_, request);
-        if (!outcome)
-            return conclude(CallStatus::failed, outcome.error().describe());
-        result.memory_peak_bytes = outcome->memory_peak_bytes;
-        switch (outcome->end) {
-        case CallEnd::returned:
-        case CallEnd::exited:
-            (*context)->close_files();
-            result.code = visible_exit_code((*context)->exit_code().value_or(0));
-            return conclude(CallStatus::exit, "");
-        case CallEnd::trapped:
-            return conclude(CallStatus::trap, describe_trap(*outcome));
-        case CallEnd::timed_out:
-            return conclude(CallStatus::timeout,
-                            fmt::format("The call was ended after its time-out of {} ms",
-                                        std::chrono::duration_cast<std::chrono::milliseconds>(
-                                            call.deadline - call.arrived)
-                                            .count()));
-        case CallEnd::cancelled:
-            return conclude(CallStatus::cancelled, "The call was cancelled");
-        case CallEnd::out_of_memory:
-            return conclude(CallStatus::oom, outcome->message);
-        case CallEnd::limit:
-            return conclude(CallStatus::limit, outcome->message);
-        case CallEnd::host_failed:
-            break;
-        }
-        return conclude(CallStatus::failed, outcome->message);
+        executor_.run(call, output, say_started, result);
+        using std::chrono::duration_cast;
+        if (result.status == CallStatus::timeout)
+            result.message = fmt::format(
+                "The call was ended after its time-out of {} ms",
+                duration_cast<std::chrono::milliseconds>(call.deadline - call.arrived).count());
+        else if (result.status == CallStatus::cancelled)
+            result.message = "The call was cancelled";
+        result.duration = duration_cast<std::chrono::microseconds>(Clock::now() - call.arrived);
+        return result;
     }
 
-    /// Sends what the module writes, counts it in `result`, and keeps nothing.
-    [[nodiscard]] wasi::OutputOptions output_options(Call& call, const CallDeadline& deadline,
-                                                     InvokeResult& result) const {
-        auto cap = start_.request.calls.output_bytes;
-        if (const auto wanted = call.request.output_bytes; wanted && (cap == 0 || *wanted < cap))
-            cap = *wanted;
-        else if (cap == 0)
-            cap = UINT64_MAX;
-        wasi::OutputOptions options;
-        options.max_output_bytes = 0;
-        options.max_error_bytes = 0;
-        options.when_full = wasi::WhenFull::drop;
-        options.sink = [this, cap, deadline, &call, &result](wasi::OutputStream stream,
-                                                             std::string_view bytes) {
-            const bool is_output = stream == wasi::OutputStream::standard_output;
-            auto& count = is_output ? result.output_bytes : result.error_output_bytes;
-            auto rest = bytes.substr(0, cap - std::min(cap, count));
-            count += bytes.size();
-            result.truncated = result.truncated || rest.size() < bytes.size();
-            while (!rest.empty()) {
-                const auto room = wait_for_room(call, deadline);
-                const auto piece =
-                    rest.substr(0, std::min(room, protocol::max_frame_payload_bytes));
-                const auto kind = is_output ? FrameKind::output : FrameKind::error_output;
-                call.output_room -= piece.size(); // before it can be given back
-                if (room == 0 ||
-                    !channel_.send(protocol::encode_frame({kind, call.number, piece}), deadline))
-                    return; // the call is over
-                rest.remove_prefix(piece.size());
-            }
-        };
-        return options;
-    }
-
-    /// @return 0: the call is over
-    [[nodiscard]] static std::size_t wait_for_room(const Call& call, const CallDeadline& deadline) {
-        for (;;) {
-            if (const std::size_t room = call.output_room; room > 0)
-                return room;
-            if (!wait_for(call.output_room_came.get(), POLLIN, deadline))
-                return 0;
-            std::uint64_t count = 0;
-            static_cast<void>(!::read(call.output_room_came.get(), &count, sizeof count));
-        }
-    }
-
-    [[nodiscard]] Result<std::unique_ptr<wasi::Context>>
-    make_context(Call& call, const std::shared_ptr<wasi::Output>& output) const {
-        wasi::ContextOptions options;
-        options.arguments = start_.request.arguments;
-        options.arguments.insert(options.arguments.end(), call.request.arguments.begin(),
-                                 call.request.arguments.end());
-        for (const auto& [name, value] : call.request.environment)
-            options.environment.emplace_back(name, value);
-        for (const auto& variable : start_.environment)
-            if (!call.request.environment.contains(variable.first))
-                options.environment.push_back(variable);
-        options.files.emplace_back(wasi::HostStream{std::move(call.input_reader)});
-        options.files.emplace_back(wasi::CaptureOut{output, wasi::OutputStream::standard_output});
-        options.files.emplace_back(wasi::CaptureOut{output, wasi::OutputStream::standard_error});
-        std::vector<std::string> names{"stdin", "stdout", "stderr"};
-        if (start_.request.has_files) {
-            HR_TRY(auto root, open_root());
-            options.files.push_back(std::move(root));
-            names.emplace_back("/");
-        }
-        add_names(options.environment, names);
-        return wasi::Context::create(std::move(options));
-    }
-
-    const Engine& engine_;
-    const Program& program_;
+    Executor& executor_;
     const Start& start_;
     const Channel& channel_;
     int done_fd_;
@@ -568,14 +404,13 @@ Result<int> run_function(Start& start) {
     if (request.channel_fd < 0 || request.calls.calls == 0)
         return fail(ErrorCode::invalid_argument, "The worker's request has no calls to take");
     const Channel channel{UniqueFd(request.channel_fd)};
-    EngineSettings settings;
-    settings.places = request.calls.calls;
-    settings.max_memory_bytes = request.memory_bytes;
-    HR_TRY(const auto engine, Engine::make(settings));
-    HR_TRY(const auto program, load_program(engine, start));
+    HR_TRY(const auto executor,
+           request.is_component ? make_component_executor(start) : make_module_executor(start));
     HR_TRY(const auto done, make_event());
-    HR_CHECK(start.begin({.serves_functions = true}));
-    CallRunner runner(engine, program, start, channel, done.get());
+    HR_CHECK(start.begin({.serves_http = request.is_component,
+                          .serves_functions = true,
+                          .opens_connections = !request.outgoing.empty()}));
+    CallRunner runner(*executor, start, channel, done.get());
     FunctionLoop loop(start, channel, runner, done.get());
     loop.run();
     say(fmt::format("Stopped after {} calls", loop.served()));

@@ -27,7 +27,9 @@ Result<UniqueFd> listen_on(std::uint16_t port) {
     return std::move(std::get<wasi::Listener>(opened.files.front()).fd);
 }
 
-HttpServerSettings make_settings(const Start& start) {
+} // namespace
+
+HttpServerSettings http_settings(const Start& start) {
     const auto& request = start.request;
     HttpServerSettings settings;
     settings.threads = std::clamp(std::thread::hardware_concurrency(), 1U, 8U);
@@ -49,6 +51,8 @@ HttpServerSettings make_settings(const Start& start) {
     return settings;
 }
 
+namespace {
+
 void wait_until_readable(int fd) {
     pollfd readable{fd, POLLIN, 0};
     while (::poll(&readable, 1, -1) < 0 && errno == EINTR)
@@ -66,8 +70,8 @@ Result<int> run_http(Start& start) {
             "ports: [\"8080:80\"]");
     HR_TRY(auto listener, listen_on(request.ports.front()));
     HR_TRY(auto server,
-           HttpServer::start(start.artifact, std::move(listener), make_settings(start)));
-    start.artifact.clear();
+           HttpServer::start(start.artifact, std::move(listener), http_settings(start)));
+    std::string().swap(start.artifact);
     HR_CHECK(start.begin({.serves_http = true, .opens_connections = !request.outgoing.empty()}));
     wait_until_readable(start.stop_fd);
     const auto given_up = server.stop(request.grace);

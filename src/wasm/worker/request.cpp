@@ -10,14 +10,21 @@ std::string encode_request(const Request& request) {
     auto outgoing = nlohmann::ordered_json::array();
     for (const auto& one : request.outgoing)
         outgoing.push_back({{"name", one.name}, {"address", one.address}});
-    const nlohmann::ordered_json json{
-        {"world", to_string(request.world)},    {"artifact_fd", request.artifact_fd},
-        {"report_fd", request.report_fd},       {"tls_fd", request.tls_fd},
-        {"channel_fd", request.channel_fd},     {"arguments", request.arguments},
-        {"has_files", request.has_files},       {"ports", request.ports},
-        {"memory_bytes", request.memory_bytes}, {"timeout_ms", request.timeout.count()},
-        {"calls", request.calls.calls},         {"output_bytes", request.calls.output_bytes},
-        {"grace_ms", request.grace.count()},    {"outgoing", std::move(outgoing)}};
+    const nlohmann::ordered_json json{{"world", to_string(request.world)},
+                                      {"is_component", request.is_component},
+                                      {"artifact_fd", request.artifact_fd},
+                                      {"report_fd", request.report_fd},
+                                      {"tls_fd", request.tls_fd},
+                                      {"channel_fd", request.channel_fd},
+                                      {"arguments", request.arguments},
+                                      {"has_files", request.has_files},
+                                      {"ports", request.ports},
+                                      {"memory_bytes", request.memory_bytes},
+                                      {"timeout_ms", request.timeout.count()},
+                                      {"calls", request.calls.calls},
+                                      {"output_bytes", request.calls.output_bytes},
+                                      {"grace_ms", request.grace.count()},
+                                      {"outgoing", std::move(outgoing)}};
     return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
@@ -26,6 +33,7 @@ Result<Request> decode_request(std::string_view text) {
         const auto json = nlohmann::json::parse(text);
         Request request;
         HR_TRY(request.world, protocol::parse_world(json.at("world").get<std::string>()));
+        json.at("is_component").get_to(request.is_component);
         json.at("artifact_fd").get_to(request.artifact_fd);
         json.at("report_fd").get_to(request.report_fd);
         json.at("tls_fd").get_to(request.tls_fd);

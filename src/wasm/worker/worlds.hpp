@@ -11,6 +11,7 @@
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/unique_fd.hpp"
 #include "host_runner/wasm/engine.hpp"
+#include "host_runner/wasm/http_server.hpp"
 #include "host_runner/wasm/wasi/files.hpp"
 #include "host_runner/wasm/worker/confine.hpp"
 #include "host_runner/wasm/worker/request.hpp"
@@ -35,6 +36,9 @@ struct Start {
 [[nodiscard]] Result<int> run_command(Start& start);
 [[nodiscard]] Result<int> run_http(Start& start);
 [[nodiscard]] Result<int> run_function(Start& start);
+
+/// What the compose file says of a component, for whatever serves it.
+[[nodiscard]] HttpServerSettings http_settings(const Start& start);
 
 // What the worlds of core modules have in common.
 

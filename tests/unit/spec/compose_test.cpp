@@ -369,7 +369,7 @@ TEST_F(ComposeModule, speaks_tls_with_a_certificate_of_its_own_or_with_files) {
 
 TEST_F(ComposeModule, may_ask_others_over_http_only_where_its_world_can) {
     EXPECT_THAT(error_of("    image: ./site.wasm\n    x-outgoing: [\"api.example.com:443\"]"),
-                HasSubstr("cannot ask others over HTTP in the world command"));
+                HasSubstr("x-outgoing is for components only"));
 }
 
 TEST_F(ComposeModule, has_no_working_directory_and_no_other_limits) {

@@ -23,7 +23,8 @@ struct Outgoing {
 
 struct Request {
     protocol::World world = protocol::World::command;
-    int artifact_fd = -1; ///< A file with the compiled code, read from where it is.
+    bool is_component = false; ///< With function: not a core module.
+    int artifact_fd = -1;      ///< A file with the compiled code, read from where it is.
     /// Gets "error TEXT\n" when the module cannot be run, and is closed when it is about to run:
     /// its ports are open then. -1: nobody listens, and the error goes to stderr.
     int report_fd = -1;
@@ -36,7 +37,7 @@ struct Request {
     std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.
     std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
     std::chrono::milliseconds timeout{0}; ///< Of the run, one request or one call; 0: none.
-    std::vector<Outgoing> outgoing;       ///< With wasi_http.
+    std::vector<Outgoing> outgoing;       ///< Of a component.
     protocol::AppCallLimits calls;        ///< With function.
     std::chrono::milliseconds grace{0};   ///< For requests and calls that run at SIGTERM.
 };

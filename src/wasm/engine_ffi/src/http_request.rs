@@ -71,9 +71,15 @@ impl WasiHttpView for Guest {
     }
 }
 
-fn new_store(shared: &Arc<Shared>) -> Store<Guest> {
+/// @param environment: wins over the server's
+pub(crate) fn new_store(shared: &Arc<Shared>, environment: &[(String, String)]) -> Store<Guest> {
     let mut wasi = WasiCtx::builder();
-    wasi.envs(&shared.environment).args(&shared.arguments).max_random_size(RANDOM_BYTES);
+    let named = |name: &String| environment.iter().any(|(own, _)| own == name);
+    wasi.envs(environment);
+    for (name, value) in shared.environment.iter().filter(|(name, _)| !named(name)) {
+        wasi.env(name, value);
+    }
+    wasi.args(&shared.arguments).max_random_size(RANDOM_BYTES);
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     if let Some(out) = &shared.stdout {
         wasi.stdout(out.clone());
@@ -119,15 +125,25 @@ impl Drop for Attached {
     }
 }
 
-/// How a guest ended; set before its side of the answer's body is dropped.
-type End = Arc<OnceLock<Option<Kind>>>;
+/// Why a guest did not end well.
+pub(crate) type Failure = (Kind, String);
 
-struct GuestBody {
+/// How a guest ended; set before its side of the answer's body is dropped.
+type End = Arc<OnceLock<Option<Failure>>>;
+
+pub(crate) struct GuestBody {
     inner: HyperOutgoingBody,
     guest: Attached,
     end: End,
     /// Of a body whose length is known: hyper does not ask for its end.
     left: Option<u64>,
+}
+
+impl GuestBody {
+    /// Of a body that broke off.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.end.get().cloned().flatten()
+    }
 }
 
 impl Body for GuestBody {
@@ -254,28 +270,49 @@ pub(crate) async fn answer(
         shared.count(Kind::Rejected);
         return Ok(overloaded());
     };
-    let deadline = Instant::now() + shared.limits.request_timeout;
-    // Whoever asks for the head only does not leave when there is no body.
-    let head_only = request.method() == http::Method::HEAD;
-    let mut store = new_store(&shared);
-    let (sender, receiver) = oneshot::channel();
     let request = request.map(|inner| RequestBody {
         inner,
         left: shared.limits.request_body_bytes,
         patience: shared.limits.body_timeout,
         alarm: None,
     });
+    let store = new_store(&shared, &[]);
+    let limit = shared.limits.request_timeout;
+    Ok(match begin(&shared, store, (place, waiting), limit, scheme, request).await {
+        Ok(answer) => answer.map(BodyExt::boxed_unsync),
+        Err((Kind::BadRequest, _)) => plain(StatusCode::BAD_REQUEST, "The request cannot be handed on\n"),
+        Err((kind, _)) => failed(kind),
+    })
+}
+
+/// Runs a fresh instance up to the head of its answer; the answer's body is what it goes on to write. `held` is let go when
+/// the instance has ended.
+pub(crate) async fn begin<B>(
+    shared: &Arc<Shared>,
+    mut store: Store<Guest>,
+    held: impl Send + 'static,
+    limit: Duration,
+    scheme: Scheme,
+    request: http::Request<B>,
+) -> Result<Response<GuestBody>, Failure>
+where
+    B: Body<Data = Bytes, Error = Error> + Send + 'static,
+{
+    let deadline = Instant::now() + limit;
+    // Whoever asks for the head only does not leave when there is no body.
+    let head_only = request.method() == http::Method::HEAD;
+    let (sender, receiver) = oneshot::channel();
     let mut http = store.data_mut().http();
     let (Ok(request), Ok(out)) = (http.new_incoming_request(scheme, request), http.new_response_outparam(sender)) else {
         shared.count(Kind::BadRequest);
-        return Ok(plain(StatusCode::BAD_REQUEST, "The request cannot be handed on\n"));
+        return Err((Kind::BadRequest, "the request cannot be handed on".into()));
     };
     let end = End::default();
     let task = tokio::spawn({
         let (shared, end) = (shared.clone(), end.clone());
         async move {
             // Declared before the store, so that they end after it.
-            let _held = (place, waiting, shared.ticker.run());
+            let _held = (held, shared.ticker.run());
             let mut store = store;
             let result = timeout_at(deadline, async {
                 let proxy = shared.proxy.instantiate_async(&mut store).await?;
@@ -283,16 +320,16 @@ pub(crate) async fn answer(
             })
             .await;
             let refused = &store.data().limits.0;
-            let (kind, text) = match result {
-                Ok(Ok(())) => (None, String::new()),
-                Err(_) => (Some(Kind::TimedOut), format!("no end after {:?}", shared.limits.request_timeout)),
-                Ok(Err(problem)) if refused.memory_refused_bytes != 0 => (Some(Kind::OutOfMemory), format!("{problem:#}")),
-                Ok(Err(problem)) => (Some(Kind::Trapped), format!("{problem:?}")),
+            let failure = match result {
+                Ok(Ok(())) => None,
+                Err(_) => Some((Kind::TimedOut, format!("no end after {limit:?}"))),
+                Ok(Err(problem)) if refused.memory_refused_bytes != 0 => Some((Kind::OutOfMemory, format!("{problem:#}"))),
+                Ok(Err(problem)) => Some((Kind::Trapped, format!("{problem:?}"))),
             };
-            let _ = end.set(kind);
-            if let Some(kind) = kind {
-                shared.report(kind, &text);
+            if let Some((kind, text)) = &failure {
+                shared.report(*kind, text);
             }
+            let _ = end.set(failure);
         }
     });
     let mut guest = Attached { task: task.abort_handle(), shared: shared.clone(), wanted: true };
@@ -300,26 +337,24 @@ pub(crate) async fn answer(
     if !matches!(answered, Ok(Ok(_))) {
         guest.wanted = false;
     }
-    Ok(match answered {
+    let no_answer = |text: String| {
+        shared.report(Kind::GuestFailed, &text);
+        Err((Kind::GuestFailed, text))
+    };
+    match answered {
         Ok(Ok(answer)) => {
             let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
             guest.wanted = !(head_only || bodiless);
             let left = answer.headers().get(header::CONTENT_LENGTH);
             let left = left.and_then(|value| value.to_str().ok()?.parse().ok());
-            answer.map(|inner| GuestBody { inner, guest, end, left }.boxed_unsync())
+            Ok(answer.map(|inner| GuestBody { inner, guest, end, left }))
         }
-        Ok(Err(code)) => {
-            shared.report(Kind::GuestFailed, &describe(&code));
-            failed(Kind::GuestFailed)
-        }
-        Err(_) => match end.get().copied().flatten() {
-            Some(kind) => failed(kind),
-            None => {
-                shared.report(Kind::GuestFailed, "the component returned without an answer");
-                failed(Kind::GuestFailed)
-            }
+        Ok(Err(code)) => no_answer(describe(&code)),
+        Err(_) => match end.get().cloned().flatten() {
+            Some(failure) => Err(failure),
+            None => no_answer("the component returned without an answer".into()),
         },
-    })
+    }
 }
 
 fn describe(code: &ErrorCode) -> String {

@@ -205,7 +205,7 @@ pub struct HttpServer {
 
 /// # Safety
 /// `text.data` points to `text.size` bytes, which live as long as the result is used.
-unsafe fn bytes_of<'a>(text: &hr_text) -> &'a [u8] {
+pub(crate) unsafe fn bytes_of<'a>(text: &hr_text) -> &'a [u8] {
     if text.data.is_null() {
         return &[];
     }
@@ -215,19 +215,31 @@ unsafe fn bytes_of<'a>(text: &hr_text) -> &'a [u8] {
 
 /// # Safety
 /// As for `bytes_of`.
-unsafe fn string_of(text: &hr_text) -> Result<String> {
+pub(crate) unsafe fn string_of(text: &hr_text) -> Result<String> {
     // SAFETY: the caller's contract.
     Ok(String::from_utf8(unsafe { bytes_of(text) }.to_vec())?)
 }
 
 /// # Safety
 /// `first` points to `count` items, or is null.
-unsafe fn list<'a, T>(first: *const T, count: usize) -> &'a [T] {
+pub(crate) unsafe fn list<'a, T>(first: *const T, count: usize) -> &'a [T] {
     if first.is_null() {
         return &[];
     }
     // SAFETY: the caller's contract.
     unsafe { std::slice::from_raw_parts(first, count) }
+}
+
+/// "NAME=VALUE"
+///
+/// # Safety
+/// As for `bytes_of`.
+pub(crate) unsafe fn variable(text: &hr_text) -> Result<(String, String)> {
+    // SAFETY: the caller's contract.
+    match unsafe { string_of(text) }?.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => bail!("a variable without ="),
+    }
 }
 
 fn millis(count: u32) -> Duration {
@@ -330,7 +342,7 @@ unsafe fn make(
     config: &wasm_config_t,
     settings: &hr_http_settings,
     artifact: &[u8],
-    listener: std::net::TcpListener,
+    listener: Option<std::net::TcpListener>,
 ) -> Made<HttpServer> {
     let settings_problem = |problem| (Part::Settings, problem);
     let engine = pooled(settings_of(config), settings)
@@ -346,10 +358,7 @@ unsafe fn make(
         unsafe { list(settings.arguments, settings.argument_count) }.iter().map(|text| unsafe { string_of(text) }).collect();
     let environment: Result<Vec<_>> = unsafe { list(settings.environment, settings.environment_count) }
         .iter()
-        .map(|text| match unsafe { string_of(text) }?.split_once('=') {
-            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => bail!("a variable without ="),
-        })
+        .map(|text| unsafe { variable(text) })
         .collect();
     let outgoing: Result<HashMap<_, _>> = unsafe { list(settings.outgoing, settings.outgoing_count) }
         .iter()
@@ -403,15 +412,19 @@ unsafe fn make(
         .enable_all()
         .build()
         .map_err(system)?;
-    listener.set_nonblocking(true).map_err(system)?;
-    let listener = {
-        let _inside = runtime.enter();
-        TcpListener::from_std(listener).map_err(system)?
+    let listener = match listener {
+        Some(listener) => {
+            listener.set_nonblocking(true).map_err(system)?;
+            let _inside = runtime.enter();
+            Some(TcpListener::from_std(listener).map_err(system)?)
+        }
+        None => None,
     };
     let ticking = std::thread::Builder::new().name("wasi-http-tick".into()).spawn(move || ticker.work()).map_err(system)?;
     let (stop, stopped) = watch::channel(false);
-    let accepting = runtime.spawn(accept(shared.clone(), listener, settings.connections as usize, stopped));
-    Ok(HttpServer { shared, runtime: Some(runtime), stop, accepting: Some(accepting), ticking: Some(ticking) })
+    let accepting =
+        listener.map(|listener| runtime.spawn(accept(shared.clone(), listener, settings.connections as usize, stopped)));
+    Ok(HttpServer { shared, runtime: Some(runtime), stop, accepting, ticking: Some(ticking) })
 }
 
 /// Takes clients until the server stops. Returns those that are still there.
@@ -455,6 +468,11 @@ async fn accept(
 }
 
 impl HttpServer {
+    /// None once it has stopped.
+    pub(crate) fn running(&self) -> Option<(&Runtime, &Arc<Shared>)> {
+        self.runtime.as_ref().map(|runtime| (runtime, &self.shared))
+    }
+
     /// Returns how many requests were given up.
     fn stop(&mut self, grace: Duration) -> u64 {
         let Some(runtime) = self.runtime.take() else { return 0 };
@@ -497,7 +515,8 @@ impl Drop for HttpServer {
 ///
 /// # Safety
 /// `config` comes from `wasm_config_new`; all pointers of `settings` are valid during the call, and its event function for
-/// the server's life; `listener_fd` is a listening TCP socket; `part` and `error` point to writable memory.
+/// the server's life; `listener_fd` is a listening TCP socket, or -1 to serve calls only; `part` and `error` point to
+/// writable memory.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hr_http_server_new(
     config: Option<Box<wasm_config_t>>,
@@ -508,11 +527,11 @@ pub unsafe extern "C" fn hr_http_server_new(
     part: *mut u32,
     error: *mut *mut wasmtime_error_t,
 ) -> Option<Box<HttpServer>> {
-    if listener_fd < 0 || part.is_null() || error.is_null() {
+    if part.is_null() || error.is_null() {
         return None;
     }
     // SAFETY: the caller's contract, here and below.
-    let listener = unsafe { std::net::TcpListener::from_raw_fd(listener_fd) };
+    let listener = (listener_fd >= 0).then(|| unsafe { std::net::TcpListener::from_raw_fd(listener_fd) });
     let made = match (config, settings.is_null() || artifact.is_null()) {
         (Some(config), false) => unsafe {
             make(&config, &*settings, std::slice::from_raw_parts(artifact, artifact_size), listener)

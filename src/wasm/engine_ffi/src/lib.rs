@@ -7,6 +7,7 @@ pub use wasmtime_c_api::*;
 
 mod component;
 mod engine;
+mod http_call;
 mod http_connection;
 mod http_outgoing;
 mod http_request;

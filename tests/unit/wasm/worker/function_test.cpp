@@ -412,5 +412,96 @@ TEST_F(Function, ends_when_its_agent_is_gone) {
     EXPECT_TRUE(status->exited);
 }
 
+/// The same of components, which tests/fixtures/wasm_http/service.c describes.
+class ComponentFunction : public Function {
+protected:
+    ComponentFunction() {
+        request.is_component = true;
+        request.calls.output_bytes = 0;
+    }
+    void start_component() {
+        start("../wasm_http/service.wasm");
+    }
+};
+
+TEST_F(ComponentFunction, answers_a_request_with_the_calls_environment) {
+    start_component();
+    call(1, {}, {{"GREETING", "call"}});
+    send(FrameKind::input_end, 1);
+    const auto& seen = end_of(1);
+    EXPECT_TRUE(seen.started);
+    EXPECT_EQ(seen.out, "hello\ncall\n");
+    EXPECT_EQ(seen.result.status, CallStatus::exit);
+    EXPECT_EQ(seen.result.code, 0);
+    EXPECT_THAT(seen.result.message, IsEmpty());
+}
+
+TEST_F(ComponentFunction, gets_the_input_as_its_body) {
+    start_component();
+    EXPECT_EQ(run({"/echo"}, "some bytes").out, "some bytes");
+    EXPECT_EQ(run({"/echo"}).out, "");
+    const auto& headers = run({"/headers"}, "1234567").out;
+    EXPECT_THAT(headers, HasSubstr("content-length: 7"));
+    EXPECT_THAT(headers, HasSubstr("content-type: application/octet-stream"));
+}
+
+TEST_F(ComponentFunction, ends_in_each_way_and_then_goes_on) {
+    start_component();
+    const auto& trapped = run({"/trap"}).result;
+    EXPECT_EQ(trapped.status, CallStatus::trap);
+    EXPECT_THAT(trapped.message, HasSubstr("unreachable"));
+    EXPECT_EQ(run({"/memory"}).result.status, CallStatus::oom);
+    EXPECT_THAT(run({"/silent"}).result.message, HasSubstr("without an answer"));
+    const auto& late = run({"/late"});
+    EXPECT_EQ(late.result.status, CallStatus::trap);
+    EXPECT_THAT(late.out, testing::Not(IsEmpty()));
+    for (const auto* path : {"/spin", "/sleep", "/pause"}) {
+        const auto number = ++last_call_;
+        call(number, {path}, {}, 100ms);
+        send(FrameKind::input_end, number);
+        EXPECT_EQ(end_of(number).result.status, CallStatus::timeout) << path;
+        EXPECT_THAT(end_of(number).result.message, HasSubstr("100 ms"));
+    }
+    call(1, {"/sleep"});
+    send(FrameKind::input_end, 1);
+    while (!calls_[1].started)
+        ASSERT_TRUE(read_frame());
+    send(FrameKind::cancel, 1);
+    EXPECT_EQ(end_of(1).result.status, CallStatus::cancelled);
+    EXPECT_EQ(run({"/echo"}, "x").out, "x");
+}
+
+TEST_F(ComponentFunction, whose_input_does_not_end_is_over_at_its_deadline) {
+    start_component();
+    call(1, {"/echo"}, {}, 50ms);
+    EXPECT_EQ(end_of(1).result.status, CallStatus::timeout);
+    EXPECT_FALSE(end_of(1).started);
+}
+
+TEST_F(ComponentFunction, is_called_by_a_path_and_nothing_else) {
+    start_component();
+    EXPECT_EQ(run({"/echo", "more"}).result.status, CallStatus::bad_request);
+    EXPECT_EQ(run({"echo"}).result.status, CallStatus::bad_request);
+    EXPECT_EQ(run({"/a b"}).result.status, CallStatus::bad_request);
+}
+
+TEST_F(ComponentFunction, writes_as_much_as_there_is_room_for) {
+    start_component();
+    call(1, {"/big"});
+    send(FrameKind::input_end, 1);
+    std::size_t taken = 0;
+    while (!ended_.contains(1)) {
+        ASSERT_TRUE(read_frame());
+        EXPECT_LE(calls_[1].out.size() - taken, protocol::output_room_bytes);
+        if (const auto read = calls_[1].out.size(); read - taken >= protocol::output_room_bytes) {
+            send(FrameKind::output_room, 1,
+                 protocol::encode_room(static_cast<std::uint32_t>(read - taken)));
+            taken = read;
+        }
+    }
+    EXPECT_EQ(calls_[1].result.status, CallStatus::exit);
+    EXPECT_EQ(calls_[1].out.size(), std::size_t{8} << 20U);
+}
+
 } // namespace
 } // namespace host_runner::wasm::worker
