@@ -498,6 +498,7 @@ Result<std::vector<PreparedService>> prepare_services(const protocol::AppCompose
                                                       const GuestPaths& paths, bool has_data_disk) {
     HR_TRY(const auto passwd, read_file(paths.passwd, max_text_file_bytes));
     HR_TRY(const auto group, read_file(paths.group, max_text_file_bytes));
+    HR_TRY(const auto boot_id, current_boot_id());
     std::vector<PreparedService> result;
     for (const auto& service : app.services) {
         const auto in_service = [&service](Error error) {
@@ -514,6 +515,9 @@ Result<std::vector<PreparedService>> prepare_services(const protocol::AppCompose
                 account.ids = worker_user(service.name);
             HR_TRY(prepared.launch.module,
                    prepare_module(service, app, paths, has_data_disk).map_error(in_service));
+            // What a program of the image could read for itself.
+            environment.emplace("HOST_RUNNER_BOOT_ID", boot_id);
+            environment.emplace("HOST_RUNNER_PROGRAM_SHA256", prepared.launch.module->sha256);
         } else {
             prepared.launch.working_directory =
                 service.working_directory.empty() ? "/" : service.working_directory;

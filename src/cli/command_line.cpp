@@ -159,7 +159,7 @@ Result<Invocation> collect(const Parser& parser) {
             return misuse(fmt::format("{} needs {}: {}", used, positional.name, positional.help),
                           used);
         if (const auto words = config::choices(positional.choices);
-            !values.empty() && !words.empty() &&
+            !values.empty() && !words.empty() && !positional.takes_others &&
             std::find(words.begin(), words.end(), values.front()) == words.end())
             return misuse(fmt::format("{}: '{}' is not one of {}", positional.name, values.front(),
                                       fmt::join(words, ", ")),

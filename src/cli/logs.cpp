@@ -140,20 +140,29 @@ Result<void> check_service(const instance::Instance& one, const std::string& ser
     return fail(ErrorCode::not_found,
                 fmt::format("{} has no service '{}'", label(one.record), service),
                 names.empty() ? std::string("it has none at all")
-                              : fmt::format("it has: {}", fmt::join(names, ", ")));
+                              : fmt::format("it has: {}; other logs are: serial, qemu, events",
+                                            fmt::join(names, ", ")));
+}
+
+/// Whether it is one of the logs that every instance has, and no service's name.
+bool is_log(std::string_view what) {
+    constexpr std::array<std::string_view, 4> logs{"serial", "qemu", "events", "services"};
+    return std::find(logs.begin(), logs.end(), what) != logs.end();
 }
 
 } // namespace
 
 VerbResult run_verb_logs(const Context& context) {
     const auto& settings = context.settings;
-    const auto service = settings.text("service");
-    const auto what = context.argument(1);
+    auto service = settings.text("service");
+    auto what = context.argument(1);
     if (!service.empty() && !what.empty() && what != "services")
         return fail(
             ErrorCode::invalid_argument,
             fmt::format("logs --service {} and the log {} contradict each other", service, what),
             "give one of the two");
+    if (!what.empty() && !is_log(what))
+        service = std::exchange(what, "services");
     LogsOptions options;
     options.follow = settings.is_on("follow");
     HR_TRY(options.tail, settings.parsed_if_set("tail", [](std::string_view text) {

@@ -498,11 +498,15 @@ std::vector<Verb> make_verbs() {
         {"logs",
          "Show what a VM printed",
          "serial is the guest's console, qemu what QEMU itself printed, events what the runner "
-         "did (JSON lines). services asks the running guest for the output of its services.",
+         "did (JSON lines). services asks the running guest for the output of its services, and a "
+         "service's name for that one's; a service whose name is one of these words is named by "
+         "--service.",
          {instance_argument,
-          {"WHAT", "Which log (serial)", false, false, "serial|qemu|events|services"}},
+          {"WHAT", "Which log (serial), or a service's name", false, false,
+           "serial|qemu|events|services", false, true}},
          {{"host_runner logs -f web serial", "the console, and what comes"},
-          {"host_runner logs --tail 20 --service web 3f2a", "the last lines of one service"}}},
+          {"host_runner logs -f 3f2a db", "what the service db prints, and what comes"},
+          {"host_runner logs --tail 20 --service services 3f2a", "of a service of that name"}}},
         {"console",
          "Talk to the serial line",
          "Connects the terminal to the VM's serial line. Ctrl-] leaves it; the VM goes on.",

@@ -125,6 +125,14 @@ bool FdStream::count_line(char byte) {
     return false;
 }
 
+bool FdStream::is_asked_anew() const {
+    if (!is_device_)
+        return false; // there it would be the same peer, which need not wait for its answer
+    pollfd state{fd_, POLLIN, 0};
+    return buffer_begin_ < buffer_.size() ||
+           (::poll(&state, 1, 0) > 0 && (state.revents & POLLIN) != 0);
+}
+
 bool FdStream::wait_for_input() {
     return buffer_begin_ < buffer_.size() || fill();
 }

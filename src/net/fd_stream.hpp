@@ -37,6 +37,10 @@ public:
     /// id (see send_request()), at most `max_bytes`. After start_message().
     void expect_answer(std::string request_id, std::size_t max_bytes);
 
+    /// Whether something has come that nobody has read. On a device, which has no borders between
+    /// connections, while an answer is written: its peer has gone, and another one asks.
+    [[nodiscard]] bool is_asked_anew() const;
+
     [[nodiscard]] Broken broken() const {
         return broken_;
     }

@@ -110,6 +110,8 @@ struct HttpServer::Impl {
                                       run = found->second](std::size_t, httplib::DataSink& sink) {
                     run(request, [&](std::string_view bytes) {
                         start_writing(stream); // each piece has its own deadline
+                        if (stream.is_asked_anew())
+                            return false;
                         return bytes.empty() || sink.write(bytes.data(), bytes.size());
                     });
                     start_writing(stream);

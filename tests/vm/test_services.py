@@ -104,7 +104,10 @@ def test_a_webassembly_service_serves_and_its_volume_outlives_the_vm(host):
         told = host.json("compose", "check", CONFIGS / "wasm.yaml")
         assert told["compose_hash"] == host.json("inspect", "wasm")["compose_hash"]
         assert site["program_sha256"] == hashlib.sha256((MODULES / "site.wasm").read_bytes()).hexdigest()
+        assert host.command("logs", "wasm", "site").stdout == "Listening on descriptor 4\n"
         assert host.command("logs", "wasm", "--service", "site").stdout == "Listening on descriptor 4\n"
+        wrong = host.command("logs", "wasm", "sight", check=False)
+        assert wrong.returncode == 3 and "it has: site" in wrong.stderr
         stop(host, run)
     host.command("rm", "wasm")
 
@@ -144,12 +147,23 @@ def test_a_component_answers_http_and_survives_what_its_requests_do(host):
 
     run = host.start("-c", CONFIGS / "http.yaml", "-p", "tcp::0:8080")
     run.wait_for("ready")
-    assert status("/") == (200, b"hello\nHello from a component\n")
+    boot_id = host.json("inspect", run.id)["guest"]["boot_id"]
+    program = services(host, run)["hello"]["program_sha256"]
+    greeting = f"hello\nHello from WebAssembly in a VM of host_runner\nboot id: {boot_id}\nprogram: {program}\n"
+    assert status("/") == (200, greeting.encode())
     assert [status(path)[0] for path in ("/trap", "/spin", "/memory")] == [500, 504, 503]
     assert status("/fetch?10.0.2.2:80")[1].startswith(b"error")
     assert len(status("/big")[1]) == 8 << 20
     assert status("/")[0] == 200
     assert services(host, run)["hello"]["restarts"] == 0
+    follow = subprocess.Popen([PROGRAM, "logs", "-f", run.id, "hello"], env=host.environment, stdout=subprocess.PIPE, text=True)
+    while "outgoing_denied" not in follow.stdout.readline():
+        pass
+    assert status("/log")[0] == 200
+    while "a line of the log" not in follow.stdout.readline():
+        pass
+    follow.send_signal(signal.SIGINT)
+    follow.communicate(timeout=STEP_SECONDS)
     log = host.command("logs", run.id, "--service", "hello").stdout
     assert "outgoing_denied: 10.0.2.2:80" in log and "trapped: " in log and "timed_out: " in log
     stop(host, run)

@@ -42,6 +42,7 @@ struct Positional {
     bool repeated = false;
     std::string_view choices = {}; ///< "serial|qemu|events"; empty: anything.
     bool is_instance = false;      ///< For completion.
+    bool takes_others = false;     ///< `choices` are not all there is.
 };
 
 struct Example {

@@ -15,7 +15,8 @@
 namespace host_runner::net {
 
 /// An answer of unknown length: the handler writes pieces, each goes out as one chunk at once.
-/// The writer returns false when the peer is gone.
+/// The writer returns false when the peer is gone. On a character device that is also so when a
+/// request comes meanwhile: the host has closed its end and opened it again, unnoticed.
 using ChunkWriter = std::function<bool(std::string_view bytes)>;
 using StreamingHandler = std::function<void(const HttpRequest& request, const ChunkWriter& write)>;
 

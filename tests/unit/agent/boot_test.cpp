@@ -10,6 +10,7 @@
 #include "fakes/temporary_directory.hpp"
 #include "host_runner/agent/users.hpp"
 #include "host_runner/base/files.hpp"
+#include "host_runner/base/process.hpp"
 
 namespace host_runner::agent {
 namespace {
@@ -111,7 +112,13 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
     EXPECT_EQ(launch.module->worker.timeout, 5s);
     EXPECT_EQ(launch.user->uid, worker_user("web").uid);
     // What the compose file names, and nothing of the image.
-    EXPECT_THAT(prepared->front().environment, testing::ElementsAre("GREETING=hello"));
+    EXPECT_THAT(prepared->front().environment,
+                testing::ElementsAre("GREETING=hello",
+                                     "HOST_RUNNER_BOOT_ID=" + current_boot_id().value_or(""),
+                                     "HOST_RUNNER_PROGRAM_SHA256=" + std::string(64, 'a')));
+    web().environment["HOST_RUNNER_BOOT_ID"] = "mine";
+    EXPECT_THAT(prepare_services(app, paths, true)->front().environment,
+                testing::Contains("HOST_RUNNER_BOOT_ID=mine"));
     // Without a disk compiled code lies in memory.
     EXPECT_EQ(prepare_services(app, paths, false)->front().launch.module->cache_folder,
               folder / "run/modules");

@@ -327,6 +327,24 @@ TEST_F(HttpServerOnDeviceTest, waits_over_a_read_of_nothing_while_the_host_is_co
     EXPECT_THAT(read_until("null"), StartsWith("HTTP/1.1 200 "));
 }
 
+/// A host that leaves and comes back at once may have been away unnoticed.
+class StreamOnDeviceTest : public HttpServerOnDeviceTest {
+protected:
+    StreamOnDeviceTest() {
+        streams_["/stream"] = [](const HttpRequest&, const ChunkWriter& write) {
+            while (write("more\n"))
+                std::this_thread::yield();
+        };
+    }
+};
+
+TEST_F(StreamOnDeviceTest, is_over_when_somebody_else_asks) {
+    write_to_guest(post("/stream", "{}\n"));
+    EXPECT_THAT(read_until("more\n"), HasSubstr("more"));
+    write_to_guest(post("/", "{}\n"));
+    EXPECT_THAT(read_until("null"), HasSubstr("HTTP/1.1 200 "));
+}
+
 TEST_F(HttpServerOnDeviceTest, ends_when_the_host_closes) {
     host_.reset();
     EXPECT_TRUE(ends());
