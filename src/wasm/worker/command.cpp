@@ -129,7 +129,7 @@ Result<int> run_command(Start& start) {
     settings.max_memory_bytes = request.memory_bytes;
     HR_TRY(const auto engine, Engine::make(settings));
     HR_TRY(const auto module, engine.load(start.artifact));
-    start.artifact.clear();
+    std::string().swap(start.artifact); // clear() would keep the memory
     HR_TRY(const auto linker, engine.make_linker(wasi::preview1_functions()));
     HR_TRY(const auto program, linker.bind(module));
 

@@ -67,7 +67,7 @@ Result<int> run_http(Start& start) {
     HR_TRY(auto listener, listen_on(request.ports.front()));
     HR_TRY(auto server,
            HttpServer::start(start.artifact, std::move(listener), make_settings(start)));
-    start.artifact.clear();
+    std::string().swap(start.artifact); // clear() would keep the memory
     HR_CHECK(start.begin({.serves_http = true, .opens_connections = !request.outgoing.empty()}));
     wait_until_readable(start.stop_fd);
     const auto given_up = server.stop(request.grace);
