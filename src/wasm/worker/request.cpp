@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/wasm/worker/request.hpp"
 
+#include <utility>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -10,13 +12,18 @@ std::string encode_request(const Request& request) {
     auto outgoing = nlohmann::ordered_json::array();
     for (const auto& one : request.outgoing)
         outgoing.push_back({{"name", one.name}, {"address", one.address}});
+    auto ports = nlohmann::ordered_json::array();
+    for (const auto& port : request.ports)
+        ports.push_back({{"number", port.number},
+                         {"address", port.address},
+                         {"listen_port", port.listen_port}});
     const nlohmann::ordered_json json{{"world", to_string(request.world)},
                                       {"artifact_fd", request.artifact_fd},
                                       {"report_fd", request.report_fd},
                                       {"tls_fd", request.tls_fd},
                                       {"arguments", request.arguments},
                                       {"has_files", request.has_files},
-                                      {"ports", request.ports},
+                                      {"ports", std::move(ports)},
                                       {"memory_bytes", request.memory_bytes},
                                       {"timeout_ms", request.timeout.count()},
                                       {"grace_ms", request.grace.count()},
@@ -34,7 +41,10 @@ Result<Request> decode_request(std::string_view text) {
         json.at("tls_fd").get_to(request.tls_fd);
         json.at("arguments").get_to(request.arguments);
         json.at("has_files").get_to(request.has_files);
-        json.at("ports").get_to(request.ports);
+        for (const auto& port : json.at("ports"))
+            request.ports.push_back({port.at("number").get<std::uint16_t>(),
+                                     port.at("address").get<std::string>(),
+                                     port.at("listen_port").get<std::uint16_t>()});
         json.at("memory_bytes").get_to(request.memory_bytes);
         using Count = std::chrono::milliseconds::rep;
         request.timeout = std::chrono::milliseconds(json.at("timeout_ms").get<Count>());

@@ -10,6 +10,7 @@
 
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "host_runner/wasm/wasi/sockets.hpp"
 #include "host_runner/wasm/worker/confine.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
@@ -32,6 +33,9 @@ struct Start {
 /// @errors the module cannot be run
 [[nodiscard]] Result<int> run_command(Start& start);
 [[nodiscard]] Result<int> run_http(Start& start);
+
+/// A listener for one of the service's ports, as an entry of its file list.
+[[nodiscard]] wasi::FileEntry listen_entry(const Port& port, wasi::Protocol protocol);
 
 /// A line for the service's log.
 void say(std::string_view line);

@@ -21,6 +21,14 @@ struct Outgoing {
     std::string address; ///< "IP:PORT"
 };
 
+/// A TCP port of the service, and where it is listened on.
+struct Port {
+    std::uint16_t number = 0;      ///< The service's own: what FD_NAMES calls it.
+    std::string address = {};      ///< A literal address; empty: all.
+    std::uint16_t listen_port = 0; ///< There; 0: `number`.
+    bool operator==(const Port&) const = default;
+};
+
 struct Request {
     protocol::World world = protocol::World::command;
     int artifact_fd = -1; ///< A file with the compiled code, read from where it is.
@@ -29,9 +37,9 @@ struct Request {
     int report_fd = -1;
     /// A file with the PEM of a certificate and its key: the ports speak TLS. -1: none.
     int tls_fd = -1;
-    std::vector<std::string> arguments;   ///< Of the module, argv[0] first.
-    bool has_files = false;               ///< The worker's root folder is the module's.
-    std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.
+    std::vector<std::string> arguments; ///< Of the module, argv[0] first.
+    bool has_files = false;             ///< The worker's root folder is the module's.
+    std::vector<Port> ports;
     std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
     std::chrono::milliseconds timeout{0}; ///< Of the run, or of one request; 0: none.
     std::vector<Outgoing> outgoing;       ///< With wasi_http.
