@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <utility>
 
 #include <fcntl.h>
 #include <grp.h>
@@ -87,14 +88,49 @@ Result<void> enter_empty_root(const std::string& folder) {
     return {};
 }
 
+/// An ordinary user may mount only where it has a user namespace too. It stays the same user there.
+/// Source: user_namespaces(7)
+Result<void> enter_user_namespace() {
+    const auto uid = ::geteuid();
+    const auto gid = ::getegid();
+    if (::unshare(CLONE_NEWUSER) != 0)
+        return fail_errno("Cannot make a user namespace", errno);
+    for (const auto& [name, text] : {std::pair("setgroups", std::string("deny")),
+                                     std::pair("uid_map", fmt::format("{0} {0} 1", uid)),
+                                     std::pair("gid_map", fmt::format("{0} {0} 1", gid))}) {
+        const auto path = fmt::format("/proc/self/{}", name);
+        const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+        if (!fd || ::write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
+            return fail_errno(fmt::format("Cannot write {}", path), errno);
+    }
+    return {};
+}
+
+/// Mounts from here on are seen by this process only.
+Result<void> enter_mount_namespace() {
+    const auto enter = []() -> Result<void> {
+        if (::geteuid() != 0)
+            HR_CHECK(enter_user_namespace());
+        if (::unshare(CLONE_NEWNS) != 0 ||
+            ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
+            return fail_errno("Cannot make a mount namespace", errno);
+        return {};
+    };
+    return enter().map_error([](Error error) {
+        error.hint = "a service with volumes needs the right to mount: allow user namespaces here "
+                     "(see user_namespaces(7); Ubuntu: sysctl "
+                     "kernel.apparmor_restrict_unprivileged_userns=0; containers: their seccomp "
+                     "profile), or be root";
+        return error;
+    });
+}
+
 /// @param root_folder empty: the mounts are put into the root that is there
 Result<void> mount_all(const std::vector<LaunchRequest::BindMount>& mounts,
                        const std::string& root_folder) {
     if (mounts.empty() && root_folder.empty())
         return {};
-    if (::unshare(CLONE_NEWNS) != 0 ||
-        ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
-        return fail_errno("Cannot make a mount namespace", errno);
+    HR_CHECK(enter_mount_namespace());
     // All sources are opened first: a target, or the new root, may hide the source of a later one.
     std::vector<UniqueFd> sources;
     for (const auto& mount : mounts) {
@@ -146,7 +182,7 @@ Result<std::string> find_program(const std::string& name) {
             return candidate;
         rest.remove_prefix(std::min(colon + 1, rest.size()));
     }
-    return fail(ErrorCode::not_found, fmt::format("The image has no program {}", name),
+    return fail(ErrorCode::not_found, fmt::format("There is no program {}", name),
                 fmt::format("PATH is {}", path != nullptr ? path : "not set"));
 }
 
@@ -227,10 +263,12 @@ struct CompiledModule {
     bool is_component = false;
 };
 
-Result<CompiledModule> compile_module(const LaunchRequest::Module& module) {
+Result<CompiledModule> compile_module(const LaunchRequest& request) {
+    const auto& module = *request.module;
     wasm::CompileLimits limits;
     // It shall not be able to touch what belongs to any service, nor be touched by one.
-    limits.user = ProcessSpec::User{compiler_uid, compiler_uid, {}};
+    if (request.user)
+        limits.user = ProcessSpec::User{compiler_uid, compiler_uid, {}};
     HR_TRY(const auto bytes, read_file(module.path, limits.module_bytes));
     // The bytes that are compiled are those that were checked.
     if (const auto found = crypto::sha256_hex(bytes); found != module.sha256)
@@ -278,13 +316,14 @@ Result<UniqueFd> prepare_tls(const LaunchRequest& request) {
 Result<void> run_module(const LaunchRequest& request) {
     const auto& module = *request.module;
     // Outside the service's cgroup, whose limits are for the service.
-    HR_TRY(const auto compiled, compile_module(module));
+    HR_TRY(const auto compiled, compile_module(request));
     HR_TRY(const auto tls, prepare_tls(request));
     // The new root has no file to execute.
     const UniqueFd program(::open("/proc/self/exe", O_PATH | O_CLOEXEC));
     if (!program)
         return fail_errno("Cannot open the agent's program", errno);
-    HR_CHECK(make_directories(module.root_folder, 0755));
+    if (!module.root_folder.empty())
+        HR_CHECK(make_directories(module.root_folder, 0755));
     HR_CHECK(settle(request, module.root_folder));
     if (request.user)
         HR_CHECK(become(*request.user));

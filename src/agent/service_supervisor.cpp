@@ -375,6 +375,8 @@ void ServiceSupervisor::run_check(Service& service) {
     const auto& check = *service.prepared.service.health_check;
     auto request = service.prepared.launch;
     request.module.reset(); // a check is a program of the image
+    if (!service.prepared.check_has_mounts)
+        request.mounts.clear();
     request.command = check.command;
     request.cgroup = service.cgroup;
     ProcessSpec spec;

@@ -77,14 +77,24 @@ std::string format_json(const std::string& function, const FunctionAnswer& answe
     return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
+/// A VM's port, or the socket of `guest_agent --dev`, which is a path.
+Result<instance::InvocationPort> find_port(const std::string& where) {
+    if (where.find('/') != std::string::npos) {
+        if (!path_exists(where))
+            return fail(ErrorCode::not_found, fmt::format("There is no socket {}", where),
+                        "guest_agent --dev names it when it starts");
+        return instance::InvocationPort{where, {}};
+    }
+    HR_TRY(const auto registry, open_registry());
+    HR_TRY(const auto one, find_running(registry, where));
+    return instance::lock_invocation_port(registry.paths(one.record.id), port_patience);
+}
+
 } // namespace
 
 VerbResult run_verb_invoke(const Context& context) {
-    HR_TRY(const auto registry, open_registry());
-    HR_TRY(const auto one, find_running(registry, context.argument(0)));
     HR_TRY(const auto call, make_call(context));
-    HR_TRY(const auto port,
-           instance::lock_invocation_port(registry.paths(one.record.id), port_patience));
+    HR_TRY(const auto port, find_port(context.argument(0)));
     HR_TRY(const auto loop, EventLoop::create());
     std::function<void()> cancel;
     bool was_cancelled = false;

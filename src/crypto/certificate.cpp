@@ -16,24 +16,17 @@
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
 
+#include "host_runner/base/delete_by.hpp"
 #include "host_runner/crypto/digest.hpp"
 
 namespace host_runner::crypto {
 
 namespace {
 
-template <auto release>
-struct Releaser {
-    template <class T>
-    void operator()(T* object) const noexcept {
-        release(object);
-    }
-};
-
-using Bio = std::unique_ptr<BIO, Releaser<BIO_free_all>>;
-using Certificate = std::unique_ptr<X509, Releaser<X509_free>>;
-using Extension = std::unique_ptr<X509_EXTENSION, Releaser<X509_EXTENSION_free>>;
-using Key = std::unique_ptr<EVP_PKEY, Releaser<EVP_PKEY_free>>;
+using Bio = std::unique_ptr<BIO, DeleteBy<BIO_free_all>>;
+using Certificate = std::unique_ptr<X509, DeleteBy<X509_free>>;
+using Extension = std::unique_ptr<X509_EXTENSION, DeleteBy<X509_EXTENSION_free>>;
+using Key = std::unique_ptr<EVP_PKEY, DeleteBy<EVP_PKEY_free>>;
 
 /// The upper limit of a common name, RFC 5280 appendix A.1, ub-common-name.
 constexpr std::size_t max_name_bytes = 64;
@@ -71,7 +64,7 @@ bool set_serial(X509* certificate) {
     if (RAND_bytes(bytes.data(), bytes.size()) != 1)
         return false;
     bytes[0] &= 0x7FU;
-    const std::unique_ptr<BIGNUM, Releaser<BN_free>> number(
+    const std::unique_ptr<BIGNUM, DeleteBy<BN_free>> number(
         BN_bin2bn(bytes.data(), bytes.size(), nullptr));
     return number &&
            BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(certificate)) != nullptr;

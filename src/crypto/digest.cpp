@@ -10,17 +10,12 @@
 #include <fmt/format.h>
 #include <openssl/evp.h>
 
+#include "host_runner/base/delete_by.hpp"
 #include "host_runner/base/unique_fd.hpp"
 
 namespace host_runner::crypto {
 
 namespace {
-
-struct ContextDeleter {
-    void operator()(EVP_MD_CTX* context) const noexcept {
-        EVP_MD_CTX_free(context);
-    }
-};
 
 int hex_digit(char c) noexcept {
     if (c >= '0' && c <= '9')
@@ -35,7 +30,7 @@ int hex_digit(char c) noexcept {
 } // namespace
 
 struct Sha256::State {
-    std::unique_ptr<EVP_MD_CTX, ContextDeleter> context{EVP_MD_CTX_new()};
+    std::unique_ptr<EVP_MD_CTX, DeleteBy<EVP_MD_CTX_free>> context{EVP_MD_CTX_new()};
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {

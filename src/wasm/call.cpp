@@ -241,7 +241,7 @@ private:
 /// A place of the pool, given back when everything made in it is gone.
 class TakenPlace {
 public:
-    explicit TakenPlace(const Places& places) noexcept : places_(places) {}
+    explicit TakenPlace(Places& places) noexcept : places_(places) {}
     TakenPlace(const TakenPlace&) = delete;
     TakenPlace& operator=(const TakenPlace&) = delete;
     ~TakenPlace() {
@@ -249,7 +249,7 @@ public:
     }
 
 private:
-    const Places& places_;
+    Places& places_;
 };
 
 /// @errors resource_exhausted: what the pool has too little of, although it had a place
@@ -352,7 +352,8 @@ Result<Outcome> Engine::call(const Program& program, const CallRequest& request)
     auto until = Clock::now() + request.wait_for_place;
     if (state.deadline.at)
         until = std::min(until, *state.deadline.at);
-    switch (impl_->places.take(until, state.deadline.cancel_fd)) {
+    HR_TRY(const auto taken, impl_->places.take(until, state.deadline.cancel_fd));
+    switch (taken) {
     case Places::Taken::cancelled:
         return ended(CallEnd::cancelled, overdue_text(CallEnd::cancelled));
     case Places::Taken::timed_out:

@@ -86,9 +86,8 @@ Result<Engine> Engine::make(const EngineSettings& settings) {
             fmt::format(
                 "it reserves about {} GiB of address space: raise ulimit -v, or use fewer places",
                 std::uint64_t{settings.places} * 9));
-    HR_TRY(auto places, Places::make(settings.places));
     try {
-        return Engine(std::make_shared<const Impl>(settings, std::move(engine), std::move(places)));
+        return Engine(std::make_shared<const Impl>(settings, std::move(engine)));
     } catch (const std::system_error& failure) {
         return fail(ErrorCode::resource_exhausted,
                     fmt::format("Cannot start the engine's thread: {}", failure.what()));

@@ -10,15 +10,9 @@
 
 #include <engine_ffi.h>
 
-namespace host_runner::wasm {
+#include "host_runner/base/delete_by.hpp"
 
-template <auto Delete>
-struct DeleteBy {
-    template <class T>
-    void operator()(T* handle) const noexcept {
-        Delete(handle);
-    }
-};
+namespace host_runner::wasm {
 
 using ConfigHandle = std::unique_ptr<wasm_config_t, DeleteBy<wasm_config_delete>>;
 using PoolConfigHandle = std::unique_ptr<wasmtime_pooling_allocation_config_t,

@@ -74,12 +74,12 @@ struct Program::Impl {
 struct Engine::Impl {
     EngineSettings settings;
     EngineHandle engine;
-    Places places;
+    mutable Places places;
     mutable Ticker ticker;
 
-    Impl(const EngineSettings& with, EngineHandle made, Places free)
-        : settings(with), engine(std::move(made)), places(std::move(free)),
-          ticker(*engine, with.tick) {}
+    Impl(const EngineSettings& with, EngineHandle made)
+        : settings(with), engine(std::move(made)), places(with.places), ticker(*engine, with.tick) {
+    }
 };
 
 /// A loaded module with everything that is read from it.

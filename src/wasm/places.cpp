@@ -11,35 +11,63 @@
 
 namespace host_runner::wasm {
 
-Result<Places> Places::make(std::uint32_t count) {
-    UniqueFd counter(::eventfd(count, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE));
-    if (!counter)
-        return fail_errno("Cannot make an eventfd", errno);
-    return Places(std::move(counter));
-}
+namespace {
 
-Places::Taken Places::take(TimePoint until, int cancel_fd) const noexcept {
+/// False: nothing happened until `until`.
+bool wait_for_either(int wakeup, int cancel_fd, Places::TimePoint until) noexcept {
     for (;;) {
-        std::uint64_t one = 0;
-        if (::read(counter_.get(), &one, sizeof one) == static_cast<ssize_t>(sizeof one))
-            return Taken::taken;
-        HR_ASSERT(errno == EAGAIN || errno == EINTR);
         const auto left = std::max(until - std::chrono::steady_clock::now(),
                                    std::chrono::steady_clock::duration::zero());
         const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
         const timespec timeout{seconds.count(), std::chrono::nanoseconds(left - seconds).count()};
-        std::array<pollfd, 2> waiting{{{counter_.get(), POLLIN, 0}, {cancel_fd, POLLIN, 0}}};
-        const int ready = ::ppoll(waiting.data(), waiting.size(), &timeout, nullptr);
-        if (ready == 0)
-            return Taken::timed_out;
-        if (waiting[1].revents != 0)
-            return Taken::cancelled;
+        std::array<pollfd, 2> watched{{{wakeup, POLLIN, 0}, {cancel_fd, POLLIN, 0}}};
+        const int ready = ::ppoll(watched.data(), watched.size(), &timeout, nullptr);
+        if (ready >= 0)
+            return ready > 0;
+        HR_ASSERT(errno == EINTR);
     }
 }
 
-void Places::give_back() const noexcept {
+} // namespace
+
+Result<Places::Taken> Places::take(TimePoint until, int cancel_fd) {
+    Waiter self;
+    std::unique_lock lock(mutex_);
+    if (free_ > 0) {
+        --free_;
+        return Taken::taken;
+    }
+    self.wakeup.reset(::eventfd(0, EFD_CLOEXEC));
+    if (!self.wakeup)
+        return fail_errno("Cannot wait for a place: no eventfd", errno);
+    const auto turn = waiting_.insert(waiting_.end(), &self);
+    lock.unlock();
+    const bool woken = wait_for_either(self.wakeup.get(), cancel_fd, until);
+    lock.lock();
+    // A place that came at the same moment is not lost.
+    if (self.has_place)
+        return Taken::taken;
+    waiting_.erase(turn);
+    return woken ? Taken::cancelled : Taken::timed_out;
+}
+
+void Places::give_back() noexcept {
+    const std::lock_guard lock(mutex_);
+    if (waiting_.empty()) {
+        ++free_;
+        return;
+    }
+    auto& next = *waiting_.front();
+    waiting_.pop_front();
+    next.has_place = true;
     const std::uint64_t one = 1;
-    HR_ASSERT(::write(counter_.get(), &one, sizeof one) == static_cast<ssize_t>(sizeof one));
+    // Under the lock, without which the waiter does not go away.
+    HR_ASSERT(::write(next.wakeup.get(), &one, sizeof one) == static_cast<ssize_t>(sizeof one));
+}
+
+std::size_t Places::waiting() const {
+    const std::lock_guard lock(mutex_);
+    return waiting_.size();
 }
 
 } // namespace host_runner::wasm

@@ -29,7 +29,9 @@ struct LaunchRequest {
         std::string path;
         std::string sha256;       ///< What the manifest says of the file.
         std::string cache_folder; ///< Of compiled code; see wasm::CompileCache.
-        std::string root_folder;  ///< Empty, for the mount of the worker's root.
+        /// An empty folder, for the mount of the worker's root; empty: it keeps the root that is
+        /// there, which only suits one without mounts.
+        std::string root_folder;
         /// What the worker does; arguments, descriptors and `has_files` are filled in.
         wasm::worker::Request worker;
         struct Tls {
@@ -43,7 +45,7 @@ struct LaunchRequest {
     std::optional<Module> module; ///< Run this; `command` is its argv.
     std::string cgroup;           ///< Folder of the cgroup to join; empty: stay.
     std::string working_directory;
-    std::optional<ProcessSpec::User> user; ///< nullopt: stay who we are.
+    std::optional<ProcessSpec::User> user; ///< nullopt: stay who we are, the compiler too.
     struct BindMount {
         std::string source;
         std::string target;

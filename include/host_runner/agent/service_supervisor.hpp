@@ -48,6 +48,7 @@ struct PreparedService {
     protocol::AppService service;
     LaunchRequest launch;                 ///< Without cgroup and report_fd.
     std::vector<std::string> environment; ///< "NAME=value", the whole.
+    bool check_has_mounts = true;         ///< A health check sees the service's mounts too.
 };
 
 class ServiceSupervisor {

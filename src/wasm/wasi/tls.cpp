@@ -17,25 +17,19 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "host_runner/base/delete_by.hpp"
+
 namespace host_runner::wasm::wasi {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-template <auto release>
-struct Releaser {
-    template <class T>
-    void operator()(T* object) const noexcept {
-        release(object);
-    }
-};
-
-using Bio = std::unique_ptr<BIO, Releaser<BIO_free_all>>;
-using Certificate = std::unique_ptr<X509, Releaser<X509_free>>;
-using PrivateKey = std::unique_ptr<EVP_PKEY, Releaser<EVP_PKEY_free>>;
-using SslContext = std::unique_ptr<SSL_CTX, Releaser<SSL_CTX_free>>;
-using SslHandle = std::unique_ptr<SSL, Releaser<SSL_free>>;
+using Bio = std::unique_ptr<BIO, DeleteBy<BIO_free_all>>;
+using Certificate = std::unique_ptr<X509, DeleteBy<X509_free>>;
+using PrivateKey = std::unique_ptr<EVP_PKEY, DeleteBy<EVP_PKEY_free>>;
+using SslContext = std::unique_ptr<SSL_CTX, DeleteBy<SSL_CTX_free>>;
+using SslHandle = std::unique_ptr<SSL, DeleteBy<SSL_free>>;
 
 constexpr std::size_t record_bytes = 16384; // RFC 8446, section 5.1
 

@@ -31,12 +31,9 @@ Result<std::vector<wasi::File>> open_files(Start& start) {
     std::vector<wasi::FileEntry> entries{{.kind = wasi::FileKind::null, .name = "stdin"},
                                          {.kind = wasi::FileKind::standard_output},
                                          {.kind = wasi::FileKind::standard_error}};
-    for (const auto port : request.ports)
+    for (const auto& port : request.ports)
         entries.push_back(
-            {.kind = wasi::FileKind::listen,
-             .name = fmt::format("{}", port),
-             .protocol = start.pem.empty() ? wasi::Protocol::tcp : wasi::Protocol::tls,
-             .port = port});
+            listen_entry(port, start.pem.empty() ? wasi::Protocol::tcp : wasi::Protocol::tls));
     wasi::FileListMeans means;
     if (!start.pem.empty()) {
         wasi::TlsServerOptions options;

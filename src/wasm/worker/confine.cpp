@@ -34,7 +34,7 @@ constexpr auto always = {
     SCMP_SYS(sendmsg), SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(getsockname),
     SCMP_SYS(getpeername),
     // waiting and time
-    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(futex), SCMP_SYS(clock_gettime),
+    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(eventfd2), SCMP_SYS(futex), SCMP_SYS(clock_gettime),
     SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
     SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield), SCMP_SYS(sched_getaffinity),
     // memory (none of it becomes executable: see below)
@@ -48,8 +48,8 @@ constexpr auto always = {
     SCMP_SYS(getrandom)};
 
 constexpr auto for_http = {SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_wait),
-                           SCMP_SYS(epoll_pwait), SCMP_SYS(eventfd2)};
-constexpr auto for_functions = {SCMP_SYS(eventfd2), SCMP_SYS(pipe2)};
+                           SCMP_SYS(epoll_pwait)};
+constexpr auto for_functions = {SCMP_SYS(pipe2)};
 constexpr auto for_connections = {SCMP_SYS(socket), SCMP_SYS(connect)};
 
 } // namespace

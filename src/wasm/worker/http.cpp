@@ -18,11 +18,9 @@ namespace host_runner::wasm::worker {
 
 namespace {
 
-Result<UniqueFd> listen_on(std::uint16_t port) {
-    const std::array entries{wasi::FileEntry{.kind = wasi::FileKind::listen,
-                                             .name = fmt::format("{}", port),
-                                             .protocol = wasi::Protocol::tcp,
-                                             .port = port}};
+Result<UniqueFd> listen_on(const Port& port) {
+    // The server does TLS by itself.
+    const std::array entries{listen_entry(port, wasi::Protocol::tcp)};
     HR_TRY(auto opened, wasi::open_file_list(entries, {}));
     return std::move(std::get<wasi::Listener>(opened.files.front()).fd);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/wasm/worker/request.hpp"
 
+#include <utility>
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +12,11 @@ std::string encode_request(const Request& request) {
     auto outgoing = nlohmann::ordered_json::array();
     for (const auto& one : request.outgoing)
         outgoing.push_back({{"name", one.name}, {"address", one.address}});
+    auto ports = nlohmann::ordered_json::array();
+    for (const auto& port : request.ports)
+        ports.push_back({{"number", port.number},
+                         {"address", port.address},
+                         {"listen_port", port.listen_port}});
     const nlohmann::ordered_json json{{"world", to_string(request.world)},
                                       {"is_component", request.is_component},
                                       {"artifact_fd", request.artifact_fd},
@@ -18,7 +25,7 @@ std::string encode_request(const Request& request) {
                                       {"channel_fd", request.channel_fd},
                                       {"arguments", request.arguments},
                                       {"has_files", request.has_files},
-                                      {"ports", request.ports},
+                                      {"ports", std::move(ports)},
                                       {"memory_bytes", request.memory_bytes},
                                       {"timeout_ms", request.timeout.count()},
                                       {"calls", request.calls.calls},
@@ -40,7 +47,10 @@ Result<Request> decode_request(std::string_view text) {
         json.at("channel_fd").get_to(request.channel_fd);
         json.at("arguments").get_to(request.arguments);
         json.at("has_files").get_to(request.has_files);
-        json.at("ports").get_to(request.ports);
+        for (const auto& port : json.at("ports"))
+            request.ports.push_back({port.at("number").get<std::uint16_t>(),
+                                     port.at("address").get<std::string>(),
+                                     port.at("listen_port").get<std::uint16_t>()});
         json.at("memory_bytes").get_to(request.memory_bytes);
         json.at("calls").get_to(request.calls.calls);
         json.at("output_bytes").get_to(request.calls.output_bytes);

@@ -91,6 +91,14 @@ Result<int> run(const Request& request, UniqueFd& report) {
 
 } // namespace
 
+wasi::FileEntry listen_entry(const Port& port, wasi::Protocol protocol) {
+    return {.kind = wasi::FileKind::listen,
+            .name = fmt::format("{}", port.number),
+            .protocol = protocol,
+            .address = port.address,
+            .port = port.listen_port == 0 ? port.number : port.listen_port};
+}
+
 // The log's pipe does not block, because the module shares it.
 void say(std::string_view line) {
     auto text = fmt::format("guest_agent: {}\n", line);

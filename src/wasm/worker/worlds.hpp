@@ -13,6 +13,7 @@
 #include "host_runner/wasm/engine.hpp"
 #include "host_runner/wasm/http_server.hpp"
 #include "host_runner/wasm/wasi/files.hpp"
+#include "host_runner/wasm/wasi/sockets.hpp"
 #include "host_runner/wasm/worker/confine.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
@@ -58,6 +59,9 @@ void add_names(std::vector<std::pair<std::string, std::string>>& environment,
 
 /// The trap and where it was, a line for each frame.
 [[nodiscard]] std::string describe_trap(const Outcome& outcome);
+
+/// A listener for one of the service's ports, as an entry of its file list.
+[[nodiscard]] wasi::FileEntry listen_entry(const Port& port, wasi::Protocol protocol);
 
 /// A line for the service's log.
 void say(std::string_view line);

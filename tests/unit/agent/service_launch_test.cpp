@@ -37,7 +37,8 @@ TEST(LaunchRequest, survives_its_encoding) {
     request.module->sha256 = "aa";
     request.module->cache_folder = "/data/modules";
     request.module->root_folder = "/run/root";
-    request.module->worker.ports = {80, 443};
+    request.module->worker.ports = {{.number = 80},
+                                    {.number = 443, .address = "127.0.0.1", .listen_port = 8443}};
     request.module->worker.memory_bytes = 1 << 20;
     request.module->worker.timeout = 90s;
     request.module->tls = LaunchRequest::Module::Tls{"c", "k", "s", "web"};

@@ -205,7 +205,7 @@ protected:
             EXPECT_EQ(engine.call(deeds, request)->end, CallEnd::cancelled);
         });
         // Full once a call that does not wait is refused.
-        // A short one: places are not given in order, and a long one would keep the occupant out.
+        // A short one, so that the occupant's turn comes soon.
         const std::vector<std::uint64_t> arguments{1, 2};
         auto probe = request_of("add", arguments);
         probe.wait_for_place = milliseconds(0);

@@ -21,6 +21,14 @@ struct Outgoing {
     std::string address; ///< "IP:PORT"
 };
 
+/// A TCP port of the service, and where it is listened on.
+struct Port {
+    std::uint16_t number = 0;      ///< The service's own: what FD_NAMES calls it.
+    std::string address = {};      ///< A literal address; empty: all.
+    std::uint16_t listen_port = 0; ///< There; 0: `number`.
+    bool operator==(const Port&) const = default;
+};
+
 struct Request {
     protocol::World world = protocol::World::command;
     bool is_component = false; ///< With function: not a core module.
@@ -30,11 +38,11 @@ struct Request {
     int report_fd = -1;
     /// A file with the PEM of a certificate and its key: the ports speak TLS. -1: none.
     int tls_fd = -1;
-    int channel_fd =
-        -1; ///< With function: a SOCK_SEQPACKET socket of the agent's; see invocation.hpp.
-    std::vector<std::string> arguments;   ///< Of the module, argv[0] first.
-    bool has_files = false;               ///< The worker's root folder is the module's.
-    std::vector<std::uint16_t> ports;     ///< TCP, listened on at all addresses.
+    /// With function: a SOCK_SEQPACKET socket of the agent's; see invocation.hpp.
+    int channel_fd = -1;
+    std::vector<std::string> arguments; ///< Of the module, argv[0] first.
+    bool has_files = false;             ///< The worker's root folder is the module's.
+    std::vector<Port> ports;
     std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
     std::chrono::milliseconds timeout{0}; ///< Of the run, one request or one call; 0: none.
     std::vector<Outgoing> outgoing;       ///< Of a component.

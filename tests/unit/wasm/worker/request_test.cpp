@@ -15,7 +15,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     request.tls_fd = 6;
     request.arguments = {"site.wasm", "two words", "\"quoted\"", ""};
     request.has_files = true;
-    request.ports = {80, 65535};
+    request.ports = {{.number = 80}, {.number = 65535, .address = "::1", .listen_port = 1}};
     request.memory_bytes = std::uint64_t{4} << 30U;
     request.timeout = 90s;
     request.grace = 8s;

@@ -270,19 +270,28 @@ std::string get(std::uint16_t port) {
 }
 
 TEST_F(RunningModule, serves_on_its_ports) {
-    request.ports = {free_port()};
+    request.ports = {{.number = free_port()}};
     environment = {"GREETING=Good morning"};
     const auto worker = start({"site"}, "site.wasm");
     worker.wait_for("Listening on descriptor 3");
     for (int i = 0; i < 3; ++i)
-        EXPECT_THAT(get(request.ports[0]), HasSubstr("Good morning\nVisits: 1\n"));
+        EXPECT_THAT(get(request.ports[0].number), HasSubstr("Good morning\nVisits: 1\n"));
+}
+
+TEST_F(RunningModule, listens_where_it_is_told_under_the_name_of_the_service_s_port) {
+    const auto port = free_port();
+    request.ports = {{.number = 80, .address = "127.0.0.1", .listen_port = port}};
+    EXPECT_THAT(run({"environment"}).out, HasSubstr("FD_NAMES=stdin:stdout:stderr:80\n"));
+    const auto worker = start({"site"}, "site.wasm");
+    worker.wait_for("Listening on descriptor 3");
+    EXPECT_THAT(get(port), HasSubstr("Visits: 1\n"));
 }
 
 TEST_F(RunningModule, says_which_port_is_taken) {
     const auto port = free_port();
-    request.ports = {port, port};
+    request.ports = {{.number = port}, {.number = port}};
     EXPECT_THAT(run({"site"}, "site.wasm").err, HasSubstr(std::to_string(port)));
-    request.ports = {port};
+    request.ports = {{.number = port}};
     const auto first = start({"site"}, "site.wasm");
     first.wait_for("Listening");
     const auto output = run({"site"}, "site.wasm");

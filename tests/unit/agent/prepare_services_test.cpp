@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "host_runner/agent/boot.hpp"
+#include "host_runner/agent/prepare_services.hpp"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,24 +50,28 @@ protected:
 
 TEST_F(PrepareServices, gives_a_sane_environment_that_the_compose_file_may_override) {
     web().environment = {{"PATH", "/own"}, {"GREETING", "hello"}};
-    const auto prepared = prepare_services(app, paths, true);
+    const auto prepared = prepare_services(app, paths, true, Users::of_the_image);
     ASSERT_TRUE(prepared) << prepared.error().describe();
     EXPECT_THAT(prepared->front().environment,
                 testing::UnorderedElementsAre("PATH=/own", "GREETING=hello", "HOME=/home/me"));
     web().environment.clear();
-    EXPECT_THAT(prepare_services(app, paths, true)->front().environment,
+    EXPECT_THAT(prepare_services(app, paths, true, Users::of_the_image)->front().environment,
                 Contains(fmt::format("PATH={}", service_path)));
 }
 
 TEST_F(PrepareServices, starts_in_the_root_unless_told_otherwise) {
-    EXPECT_EQ(prepare_services(app, paths, true)->front().launch.working_directory, "/");
+    EXPECT_EQ(
+        prepare_services(app, paths, true, Users::of_the_image)->front().launch.working_directory,
+        "/");
     web().working_directory = "/srv";
-    EXPECT_EQ(prepare_services(app, paths, true)->front().launch.working_directory, "/srv");
+    EXPECT_EQ(
+        prepare_services(app, paths, true, Users::of_the_image)->front().launch.working_directory,
+        "/srv");
 }
 
 TEST_F(PrepareServices, makes_the_folder_of_a_volume) {
     web().mounts = {{"store", "/data", false, false}};
-    const auto prepared = prepare_services(app, paths, true);
+    const auto prepared = prepare_services(app, paths, true, Users::of_the_image);
     ASSERT_TRUE(prepared) << prepared.error().describe();
     const auto& mount = prepared->front().launch.mounts.at(0);
     EXPECT_EQ(mount.source, folder / "data/volumes/store");
@@ -79,7 +83,7 @@ TEST_F(PrepareServices, makes_the_folder_of_a_volume) {
 
 TEST_F(PrepareServices, mounts_delivered_files_read_only_whatever_was_asked) {
     web().mounts = {{"./conf", "/etc/conf", false, true}};
-    const auto prepared = prepare_services(app, paths, false);
+    const auto prepared = prepare_services(app, paths, false, Users::of_the_image);
     ASSERT_TRUE(prepared);
     const auto& mount = prepared->front().launch.mounts.at(0);
     EXPECT_EQ(mount.source, folder / ("run/share/files/" + std::string(64, 'a')));
@@ -89,7 +93,7 @@ TEST_F(PrepareServices, mounts_delivered_files_read_only_whatever_was_asked) {
 
 TEST_F(PrepareServices, needs_a_data_disk_for_a_volume) {
     web().mounts = {{"store", "/data", false, false}};
-    const auto prepared = prepare_services(app, paths, false);
+    const auto prepared = prepare_services(app, paths, false, Users::of_the_image);
     ASSERT_FALSE(prepared);
     EXPECT_EQ(prepared.error().code, ErrorCode::wrong_state);
     EXPECT_THAT(prepared.error().message, HasSubstr("store"));
@@ -100,14 +104,15 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
     web().user.clear();
     web().ports = {80};
     web().environment = {{"GREETING", "hello"}};
-    const auto prepared = prepare_services(app, paths, true);
+    const auto prepared = prepare_services(app, paths, true, Users::of_the_image);
     ASSERT_TRUE(prepared) << prepared.error().describe();
     const auto& launch = prepared->front().launch;
     ASSERT_TRUE(launch.module);
     EXPECT_EQ(launch.module->path, folder / ("run/share/files/" + std::string(64, 'a')));
     EXPECT_EQ(launch.module->sha256, std::string(64, 'a'));
     EXPECT_EQ(launch.module->cache_folder, folder / "data/modules");
-    EXPECT_EQ(launch.module->worker.ports, web().ports);
+    EXPECT_THAT(launch.module->worker.ports,
+                testing::ElementsAre(wasm::worker::Port{.number = 80}));
     EXPECT_EQ(launch.module->worker.memory_bytes, 16U << 20);
     EXPECT_EQ(launch.module->worker.timeout, 5s);
     EXPECT_EQ(launch.user->uid, worker_user("web").uid);
@@ -117,40 +122,56 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
                                      "HOST_RUNNER_BOOT_ID=" + current_boot_id().value_or(""),
                                      "HOST_RUNNER_PROGRAM_SHA256=" + std::string(64, 'a')));
     web().environment["HOST_RUNNER_BOOT_ID"] = "mine";
-    EXPECT_THAT(prepare_services(app, paths, true)->front().environment,
+    EXPECT_THAT(prepare_services(app, paths, true, Users::of_the_image)->front().environment,
                 testing::Contains("HOST_RUNNER_BOOT_ID=mine"));
     // Without a disk compiled code lies in memory.
-    EXPECT_EQ(prepare_services(app, paths, false)->front().launch.module->cache_folder,
+    EXPECT_EQ(prepare_services(app, paths, false, Users::of_the_image)
+                  ->front()
+                  .launch.module->cache_folder,
               folder / "run/modules");
 }
 
 TEST_F(PrepareServices, gives_a_module_the_place_of_its_certificate) {
     web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}, {}};
-    EXPECT_FALSE(prepare_services(app, paths, true)->front().launch.module->tls);
+    EXPECT_FALSE(
+        prepare_services(app, paths, true, Users::of_the_image)->front().launch.module->tls);
     web().module->tls.emplace();
-    auto tls = prepare_services(app, paths, true)->front().launch.module->tls;
+    auto tls = prepare_services(app, paths, true, Users::of_the_image)->front().launch.module->tls;
     ASSERT_TRUE(tls);
     EXPECT_EQ(tls->store, folder / "data/tls/web.pem");
     EXPECT_EQ(tls->name, "web");
     web().module->tls = protocol::AppTls{"./conf", "./conf"};
-    tls = prepare_services(app, paths, true)->front().launch.module->tls;
+    tls = prepare_services(app, paths, true, Users::of_the_image)->front().launch.module->tls;
     EXPECT_EQ(tls->key_path, folder / ("run/share/files/" + std::string(64, 'a')));
     EXPECT_EQ(tls->store, "");
 }
 
 TEST_F(PrepareServices, gives_a_module_the_user_that_is_named) {
     web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}, {}};
-    const auto named = prepare_services(app, paths, true);
+    const auto named = prepare_services(app, paths, true, Users::of_the_image);
     ASSERT_TRUE(named);
     EXPECT_EQ(named->front().launch.user->uid, ::getuid());
 }
 
 TEST_F(PrepareServices, names_the_service_whose_user_is_unknown) {
     web().user = "nobody-here";
-    const auto prepared = prepare_services(app, paths, true);
+    const auto prepared = prepare_services(app, paths, true, Users::of_the_image);
     ASSERT_FALSE(prepared);
     EXPECT_THAT(prepared.error().message, HasSubstr("web"));
     EXPECT_THAT(prepared.error().message, HasSubstr("nobody-here"));
+}
+
+TEST_F(PrepareServices, leaves_everybody_who_we_are_where_nobody_can_become_another) {
+    paths.passwd = folder / "absent";
+    web().user = "nobody-here";
+    web().mounts = {{"store", "/data", false, false}};
+    const auto prepared = prepare_services(app, paths, true, Users::ourselves);
+    ASSERT_TRUE(prepared) << prepared.error().describe();
+    EXPECT_FALSE(prepared->front().launch.user);
+    EXPECT_THAT(prepared->front().environment, Contains("HOME=/"));
+    struct stat status {};
+    ASSERT_EQ(::stat((folder / "data/volumes/store").c_str(), &status), 0);
+    EXPECT_EQ(status.st_uid, ::geteuid());
 }
 
 } // namespace
