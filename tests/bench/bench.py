@@ -130,6 +130,27 @@ def boots(place, rounds):
     return rows
 
 
+def ready_times_ms(place, rounds):
+    """From our exec to `ready`, in turn: without services, with a component, and with the component when its disk has the
+    compiled code of an earlier boot already."""
+    component = ["-c", str(SOURCE / "configs/http.yaml"), "-p", "tcp::0:8080"]
+    ways = {"no services": [], "a component, first boot": component, "a component, later boots": [*component, "--name", "kept"]}
+    values = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, arguments in ways.items():
+            begin = time.monotonic_ns()
+            run = place.run(*arguments)
+            until(run, "ready")
+            if number:  # the first of the kept one compiles
+                values[way].append((time.monotonic_ns() - begin) / 1e6)
+            # In order: the disk is kept.
+            place.command("stop", "--all")
+            run.stdout.read()
+            run.wait()
+    place.command("rm", "kept")
+    return values
+
+
 def resident_bytes(pid):
     for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
@@ -195,6 +216,7 @@ def main():
         place = Place(folder)
         own = own_time_ms(place, options.rounds * 3)
         rows = boots(place, options.rounds)
+        ready = ready_times_ms(place, options.rounds)
         listing = list_time_ms(place, options.rounds * 3)
     way = [statistics.median(own) + row[2] for row in rows]
     figures = {
@@ -208,6 +230,7 @@ def main():
         "figures": figures,
         "boot to agent": {"ours_ms": summary([row[0] for row in rows]), "bare_ms": summary([row[1] for row in rows]),
                           "ratio": summary([row[0] / row[1] for row in rows])},
+        "run to ready, ms": {way: summary(values) for way, values in ready.items()},
         "qemu": subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True).stdout.splitlines()[0],
     }
     options.out.mkdir(parents=True, exist_ok=True)
