@@ -105,9 +105,10 @@ private:
     void stop_next();
     void report();
     void look_for_the_end();
-    [[nodiscard]] Service* find(const std::string& name) const;
-    enum class Readiness { met, pending, impossible };
+    enum class Readiness { met, pending, impossible }; ///< From best to worst.
     [[nodiscard]] Readiness readiness(const protocol::AppDependency& dependency) const;
+    [[nodiscard]] static Readiness readiness(const Service& needed,
+                                             protocol::DependencyCondition condition);
 
     EventLoop& loop_;
     ProcessLauncher& launcher_;

@@ -35,7 +35,8 @@ struct Start {
 [[nodiscard]] Result<int> run_http(Start& start);
 
 /// A listener for one of the service's ports, as an entry of its file list.
-[[nodiscard]] wasi::FileEntry listen_entry(const Port& port, wasi::Protocol protocol);
+[[nodiscard]] wasi::FileEntry listen_entry(const Request& request, const Port& port,
+                                           wasi::Protocol protocol);
 
 /// A line for the service's log.
 void say(std::string_view line);
