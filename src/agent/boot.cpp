@@ -359,11 +359,12 @@ private:
             progress("starting services");
         if (auto names = functions_of(share_.app); !names.empty()) {
             functions_.set_functions(std::move(names));
-            callbacks.on_function_start = [this](const std::string& service, UniqueFd channel) {
-                functions_.attach(service, std::move(channel));
+            callbacks.on_function_start = [this](const std::string& service,
+                                                 const std::string& replica, UniqueFd channel) {
+                functions_.attach(service, replica, std::move(channel));
             };
-            callbacks.on_function_end = [this](const std::string& service) {
-                functions_.detach(service);
+            callbacks.on_function_end = [this](const std::string& replica) {
+                functions_.detach(replica);
             };
         }
         services_.emplace(loop_, launcher_, logs_, std::move(options), std::move(callbacks));

@@ -34,6 +34,9 @@ using protocol::FrameKind;
 constexpr std::size_t bytes_per_turn = 256UL * 1024;
 /// The same, from one worker.
 constexpr int frames_per_turn = 64;
+/// What a session's peer may leave unread: the room of all its calls, and as much again for small
+/// answers.
+constexpr std::size_t max_unread_bytes = 2 * FunctionRelay::max_calls * protocol::output_room_bytes;
 /// Frames that a worker has not taken yet: its callers are too fast, and no honest one is.
 constexpr std::size_t max_untaken_frames = 4096;
 
@@ -41,6 +44,7 @@ constexpr std::size_t max_untaken_frames = 4096;
 class ByteQueue {
 public:
     void push(std::string bytes) {
+        size_ += bytes.size();
         pieces_.push_back(std::move(bytes));
     }
     void write_to(int fd) {
@@ -53,9 +57,21 @@ public:
                 return; // full, or ended: its edge tells
             begun_ += static_cast<std::size_t>(count);
             if (begun_ == pieces_.front().size()) {
+                size_ -= begun_;
                 pieces_.pop_front();
                 begun_ = 0;
             }
+        }
+    }
+    /// Of the pieces; what is written of the first one counts until it is whole.
+    [[nodiscard]] std::size_t size() const noexcept {
+        return size_;
+    }
+    /// Keeps a piece that has been begun.
+    void drop_rest() {
+        while (pieces_.size() > (begun_ > 0 ? 1U : 0U)) {
+            size_ -= pieces_.back().size();
+            pieces_.pop_back();
         }
     }
     void clear() {
@@ -65,12 +81,14 @@ public:
 private:
     std::deque<std::string> pieces_;
     std::size_t begun_ = 0; ///< Bytes of the first piece that are written.
+    std::size_t size_ = 0;
 };
 
 } // namespace
 
 struct FunctionRelay::Worker {
     std::string function;
+    std::string name;
     UniqueFd channel;
     std::deque<std::string> untaken;
     std::uint32_t watched = EPOLLIN;
@@ -113,16 +131,20 @@ struct FunctionRelay::Impl {
 
     // ---- workers
 
+    /// The one with the fewest calls.
     [[nodiscard]] Worker* find(std::string_view function) const {
-        const auto found = std::find_if(workers.begin(), workers.end(), [&](const auto& worker) {
-            return worker->function == function;
-        });
-        return found == workers.end() ? nullptr : found->get();
+        Worker* best = nullptr;
+        for (const auto& worker : workers)
+            if (worker->function == function &&
+                (best == nullptr || worker->callers.size() < best->callers.size()))
+                best = worker.get();
+        return best;
     }
 
-    void attach(const std::string& function, UniqueFd channel) {
+    void attach(const std::string& function, const std::string& name, UniqueFd channel) {
         auto worker = std::make_unique<Worker>();
         worker->function = function;
+        worker->name = name;
         worker->channel = std::move(channel);
         auto* raw = worker.get();
         const auto watched =
@@ -137,24 +159,24 @@ struct FunctionRelay::Impl {
                     loop.unwatch(raw->channel.get());
             });
         if (!watched) {
-            logs.say(fmt::format("The function {} cannot be called: {}", function,
+            logs.say(fmt::format("The function {} cannot be called: {}", name,
                                  watched.error().describe()));
             return;
         }
         workers.push_back(std::move(worker));
     }
 
-    void detach(const std::string& function) {
-        const auto found = std::find_if(workers.begin(), workers.end(), [&](const auto& worker) {
-            return worker->function == function;
-        });
+    void detach(const std::string& name) {
+        const auto found = std::find_if(workers.begin(), workers.end(),
+                                        [&](const auto& worker) { return worker->name == name; });
         if (found == workers.end())
             return;
         auto& worker = **found;
         while (read_frame(worker) == Reading::frame)
             ;
         loop.unwatch(worker.channel.get());
-        for (const auto& [number, caller] : worker.callers) {
+        // Taken out first: an answer may end its session, and with it other calls of this worker.
+        for (const auto& [number, caller] : std::exchange(worker.callers, {})) {
             caller.session->calls.erase(caller.call);
             answer(*caller.session, caller.call, CallStatus::lost,
                    "The function's worker ended during the call");
@@ -265,7 +287,7 @@ struct FunctionRelay::Impl {
             end(session);
             return;
         }
-        flush(session);
+        session.out.write_to(session.fd.get());
         std::size_t read = 0;
         while (read < bytes_per_turn) {
             const ssize_t count = ::read(session.fd.get(), bytes.data(), bytes.size());
@@ -389,21 +411,21 @@ struct FunctionRelay::Impl {
     }
 
     void send(Session& session, const Frame& frame) {
+        if (session.is_ignored)
+            return;
         session.out.push(protocol::encode_frame(frame));
-        if (!session.turn_posted)
-            flush(session);
-    }
-
-    void flush(Session& session) {
         session.out.write_to(session.fd.get());
+        if (session.out.size() > max_unread_bytes)
+            give_up(session, "The session does not read its answers");
     }
 
     /// The peer broke the rules: it is told, and not listened to until it comes anew.
     void give_up(Session& session, const std::string& why) {
         logs.say(fmt::format("A session of calls is given up: {}", why));
+        session.out.drop_rest();
         end_calls(session);
-        session.is_ignored = true;
         send(session, {FrameKind::broken, 0, why});
+        session.is_ignored = true;
     }
 
     void cancel_calls(Session& session) {
@@ -417,12 +439,12 @@ struct FunctionRelay::Impl {
 
     void end_calls(Session& session) {
         cancel_calls(session);
-        session.out.clear();
         session.is_open = false;
     }
 
     void end(Session& session) {
         end_calls(session);
+        session.out.clear();
         session.reader = {};
         session.is_ignored = false;
         if (session.is_port)
@@ -457,12 +479,13 @@ void FunctionRelay::set_functions(std::vector<std::string> names) {
     impl_->functions = std::move(names);
 }
 
-void FunctionRelay::attach(const std::string& function, UniqueFd channel) {
-    impl_->attach(function, std::move(channel));
+void FunctionRelay::attach(const std::string& function, const std::string& worker,
+                           UniqueFd channel) {
+    impl_->attach(function, worker, std::move(channel));
 }
 
-void FunctionRelay::detach(const std::string& function) {
-    impl_->detach(function);
+void FunctionRelay::detach(const std::string& worker) {
+    impl_->detach(worker);
 }
 
 Result<void> FunctionRelay::serve_port(const std::string& device) {

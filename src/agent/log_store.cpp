@@ -17,6 +17,7 @@
 namespace host_runner::agent {
 
 struct LogStore::Service {
+    std::string replica_of; ///< Empty: it is no replica.
     std::deque<LogLine> lines;
     std::size_t line_bytes = 0;
     UniqueFd file;
@@ -53,15 +54,25 @@ LogStore::LogStore(std::string directory, Console* console)
 
 LogStore::~LogStore() = default;
 
+std::map<std::string, std::unique_ptr<LogStore::Service>, std::less<>>::iterator
+LogStore::entry(std::string_view service) {
+    const auto found = services_.find(service);
+    return found != services_.end() ? found
+                                    : services_.emplace(service, std::make_unique<Service>()).first;
+}
+
+void LogStore::add_replica(const std::string& service, std::string_view replica) {
+    const std::lock_guard lock(mutex_);
+    entry(replica)->second->replica_of = service;
+}
+
 void LogStore::append(std::string_view service, std::string_view text) {
     if (console_ != nullptr)
         console_->line(service == agent_name ? "guest_agent: " : fmt::format("{} | ", service),
                        text);
     {
         const std::lock_guard lock(mutex_);
-        auto found = services_.find(service);
-        if (found == services_.end())
-            found = services_.emplace(service, std::make_unique<Service>()).first;
+        const auto found = entry(service);
         auto& stored = *found->second;
         stored.lines.push_back({++last_number_, found->first, std::string(text)});
         stored.line_bytes += text.size();
@@ -131,7 +142,7 @@ void LogStore::attach(EventLoop& loop, std::string service, UniqueFd reader) {
 std::vector<LogLine> LogStore::lines_after(std::string_view service, std::uint64_t after) const {
     std::vector<LogLine> result;
     for (const auto& [name, stored] : services_) {
-        if (!service.empty() && name != service)
+        if (!service.empty() && name != service && stored->replica_of != service)
             continue;
         const auto first =
             std::partition_point(stored->lines.begin(), stored->lines.end(),

@@ -346,27 +346,28 @@ private:
     }
 
     ServiceSupervisor::Callbacks callbacks() {
-        return {.on_change = [](const auto&) {},
-                .on_ready = [this] { logs_.say("All services are there"); },
-                .on_start_failure = [](const auto&) {}, // it stands in the log already
-                .on_all_ended =
-                    [this] {
-                        logs_.say("All services have ended");
-                        const auto statuses = supervisor_.statuses();
-                        const bool all_good =
-                            std::all_of(statuses.begin(), statuses.end(),
-                                        [](const auto& one) { return one.exit_code == 0; });
-                        exit_code_ = all_good ? ExitCode::success : ExitCode::failure;
-                        loop_.stop();
-                    },
-                .on_function_start =
-                    [this](const std::string& service, UniqueFd channel) {
-                        relay_.attach(service, std::move(channel));
-                    },
-                .on_function_end =
-                    [this](const std::string& service) {
-                        relay_.detach(service);
-                    }};
+        return {
+            .on_change = [](const auto&) {},
+            .on_ready = [this] { logs_.say("All services are there"); },
+            .on_start_failure = [](const auto&) {}, // it stands in the log already
+            .on_all_ended =
+                [this] {
+                    logs_.say("All services have ended");
+                    const auto statuses = supervisor_.statuses();
+                    const bool all_good =
+                        std::all_of(statuses.begin(), statuses.end(),
+                                    [](const auto& one) { return one.exit_code == 0; });
+                    exit_code_ = all_good ? ExitCode::success : ExitCode::failure;
+                    loop_.stop();
+                },
+            .on_function_start =
+                [this](const std::string& service, const std::string& replica, UniqueFd channel) {
+                    relay_.attach(service, replica, std::move(channel));
+                },
+            .on_function_end =
+                [this](const std::string& replica) {
+                    relay_.detach(replica);
+                }};
     }
 
     EventLoop& loop_;

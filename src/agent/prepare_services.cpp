@@ -56,6 +56,7 @@ Result<LaunchRequest::Module> prepare_module(const protocol::AppService& service
     module.worker.world = service.module->world;
     for (const auto port : service.ports)
         module.worker.ports.push_back({.number = port});
+    module.worker.shares_ports = service.replicas > 1;
     module.worker.memory_bytes = service.module->memory_bytes;
     module.worker.timeout = service.module->timeout;
     module.worker.calls = service.module->calls;

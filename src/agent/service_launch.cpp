@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -290,13 +291,18 @@ Result<std::string> certificate_with_key(const LaunchRequest::Module::Tls& tls) 
         HR_TRY(const auto key, read_file(tls.key_path, max_pem_bytes));
         return certificate + '\n' + key;
     }
+    HR_CHECK(make_directories(parent_path(tls.store), 0700));
+    // Replicas of a service have one certificate: the first makes it, others wait meanwhile.
+    const auto lock_path = tls.store + ".lock";
+    const UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!lock || ::flock(lock.get(), LOCK_EX) != 0)
+        return fail_errno(fmt::format("Cannot lock {}", lock_path), errno);
     auto kept = read_file(tls.store, max_pem_bytes);
     if (kept || kept.error().code != ErrorCode::not_found)
         return kept;
     constexpr std::chrono::hours ten_years{24 * 3652};
     const std::array names{tls.name, std::string("localhost")};
     HR_TRY(const auto made, crypto::make_self_signed_certificate(names, ten_years));
-    HR_CHECK(make_directories(parent_path(tls.store), 0700));
     HR_CHECK(write_file_atomic(tls.store, made.certificate_pem + made.private_key_pem, 0600));
     return made.certificate_pem + made.private_key_pem;
 }

@@ -82,8 +82,10 @@ struct ServiceSupervisor::Check {
     bool timed_out = false;
 };
 
+/// One process: a service, or a replica of it.
 struct ServiceSupervisor::Service {
     PreparedService prepared;
+    std::string name; ///< As users see it; dependencies go by the service's own.
     State state = State::waiting;
     bool has_run = false;         ///< Its program ran at least once.
     bool restart_pending = false; ///< It ended and will be started again.
@@ -109,8 +111,8 @@ struct ServiceSupervisor::Service {
     bool was_healthy = false; ///< In this run.
     std::uint32_t failed_checks = 0;
 
-    [[nodiscard]] const std::string& name() const noexcept {
-        return prepared.service.name;
+    [[nodiscard]] bool is_replica() const noexcept {
+        return prepared.service.replicas > 1;
     }
     [[nodiscard]] bool is_function() const noexcept {
         const auto& module = prepared.service.module;
@@ -150,37 +152,42 @@ ServiceSupervisor::~ServiceSupervisor() {
 
 void ServiceSupervisor::start(std::vector<PreparedService> services) {
     HR_ASSERT(services_.empty());
-    for (auto& prepared : services) {
-        services_.push_back(std::make_unique<Service>());
-        services_.back()->prepared = std::move(prepared);
-        services_.back()->delay = RestartDelay(options_.restart_times);
-    }
+    for (const auto& prepared : services)
+        for (auto& name : protocol::replica_names(prepared.service)) {
+            auto& service = *services_.emplace_back(std::make_unique<Service>());
+            service.prepared = prepared;
+            service.name = std::move(name);
+            service.delay = RestartDelay(options_.restart_times);
+            if (service.is_replica())
+                logs_.add_replica(prepared.service.name, service.name);
+        }
     advance();
-}
-
-ServiceSupervisor::Service* ServiceSupervisor::find(const std::string& name) const {
-    const auto found = std::find_if(services_.begin(), services_.end(),
-                                    [&](const auto& service) { return service->name() == name; });
-    return found == services_.end() ? nullptr : found->get();
 }
 
 ServiceSupervisor::Readiness
 ServiceSupervisor::readiness(const protocol::AppDependency& dependency) const {
-    const auto* needed = find(dependency.service);
-    if (needed == nullptr)
-        return Readiness::impossible;
+    // Of a service with replicas all count. It is there, as decode_app_compose() assures.
+    auto worst = Readiness::met;
+    for (const auto& service : services_)
+        if (service->prepared.service.name == dependency.service)
+            worst = std::max(worst, readiness(*service, dependency.condition));
+    return worst;
+}
+
+ServiceSupervisor::Readiness ServiceSupervisor::readiness(const Service& needed,
+                                                          DependencyCondition condition) {
     const auto when = [](bool met, bool impossible) {
         return met ? Readiness::met : impossible ? Readiness::impossible : Readiness::pending;
     };
-    switch (dependency.condition) {
+    switch (condition) {
     case DependencyCondition::started:
-        return when(needed->has_run, needed->has_ended());
+        return when(needed.has_run, needed.has_ended());
     case DependencyCondition::healthy:
-        return when(needed->state == State::healthy, needed->has_ended() ||
-                                                         needed->state == State::unhealthy ||
-                                                         !needed->prepared.service.health_check);
+        return when(needed.state == State::healthy, needed.has_ended() ||
+                                                        needed.state == State::unhealthy ||
+                                                        !needed.prepared.service.health_check);
     case DependencyCondition::completed_successfully:
-        return when(needed->ended_well(), needed->has_ended());
+        return when(needed.ended_well(), needed.has_ended());
     }
     return Readiness::impossible;
 }
@@ -222,7 +229,7 @@ void ServiceSupervisor::launch(Service& service) {
         if (options_.cgroups) {
             HR_TRY(service.cgroup,
                    options_.cgroups->prepare(
-                       description.name, {description.memory_limit_bytes, description.pids_limit}));
+                       service.name, {description.memory_limit_bytes, description.pids_limit}));
             request.cgroup = service.cgroup;
         } else if (has_limits) {
             return fail(ErrorCode::unsupported, "Its limits cannot be set: there are no cgroups");
@@ -248,7 +255,7 @@ void ServiceSupervisor::launch(Service& service) {
         service.started_at = Clock::now();
         service.report_text.clear();
         service.report_reader = std::move(report_pipe.reader);
-        logs_.attach(loop_, description.name, std::move(output.reader));
+        logs_.attach(loop_, service.name, std::move(output.reader));
         HR_CHECK(loop_.watch(service.child.pidfd.get(), EPOLLIN,
                              [this, &service](std::uint32_t) { on_exit(service); }));
         return loop_.watch(service.report_reader.get(), EPOLLIN,
@@ -285,9 +292,10 @@ void ServiceSupervisor::read_report(Service& service) {
     service.state = State::running;
     service.was_healthy = false;
     service.failed_checks = 0;
-    logs_.say(fmt::format("Service {} runs, pid {}", service.name(), service.child.pid));
+    logs_.say(fmt::format("Service {} runs, pid {}", service.name, service.child.pid));
     if (service.is_function() && callbacks_.on_function_start)
-        callbacks_.on_function_start(service.name(), std::move(service.channel));
+        callbacks_.on_function_start(service.prepared.service.name, service.name,
+                                     std::move(service.channel));
     schedule_check(service);
     advance();
 }
@@ -303,7 +311,7 @@ void ServiceSupervisor::on_exit(Service& service) {
     kill(service); // what it left behind; before the reaping, which frees its group's number
     service.channel.reset();
     if (service.is_function() && callbacks_.on_function_end)
-        callbacks_.on_function_end(service.name());
+        callbacks_.on_function_end(service.name);
     const auto status = reap(service.child);
     service.child = {};
     if (!status) {
@@ -316,7 +324,7 @@ void ServiceSupervisor::on_exit(Service& service) {
     if (!launched.error.empty()) {
         fail_service(service, launched.error);
     } else {
-        logs_.say(fmt::format("Service {} ended with {}", service.name(), status->describe()));
+        logs_.say(fmt::format("Service {} ended with {}", service.name, status->describe()));
         decide_after_exit(service);
     }
     if (stopping_) {
@@ -348,15 +356,15 @@ void ServiceSupervisor::decide_after_exit(Service& service) {
         launch(service);
         advance();
     });
-    logs_.say(fmt::format("Service {} is started again in {} ms", service.name(), delay.count()));
+    logs_.say(fmt::format("Service {} is started again in {} ms", service.name, delay.count()));
 }
 
 void ServiceSupervisor::fail_service(Service& service, const std::string& why) {
     service.state = State::failed;
     service.restart_pending = false;
-    logs_.say(fmt::format("Service {} failed: {}", service.name(), why));
+    logs_.say(fmt::format("Service {} failed: {}", service.name, why));
     if (!ready_reported_ && !std::exchange(failure_reported_, true) && !stopping_)
-        callbacks_.on_start_failure(fmt::format("Service {} failed: {}", service.name(), why));
+        callbacks_.on_start_failure(fmt::format("Service {} failed: {}", service.name, why));
 }
 
 void ServiceSupervisor::schedule_check(Service& service) {
@@ -440,9 +448,9 @@ void ServiceSupervisor::finish_check(Service& service, bool passed, const std::s
     if (service.state == before)
         return;
     const auto text = passed
-                          ? fmt::format("Service {} is healthy", service.name())
+                          ? fmt::format("Service {} is healthy", service.name)
                           : fmt::format("Service {} is unhealthy: its health check ended with {}",
-                                        service.name(), outcome);
+                                        service.name, outcome);
     logs_.say(text);
     if (!passed && !ready_reported_ && !std::exchange(failure_reported_, true) && !stopping_)
         callbacks_.on_start_failure(text);
@@ -481,7 +489,7 @@ void ServiceSupervisor::stop_next() {
             const auto& needs = other->prepared.service.depends_on;
             return other->is_alive() &&
                    std::any_of(needs.begin(), needs.end(), [&](const auto& dependency) {
-                       return dependency.service == service.name();
+                       return dependency.service == service.prepared.service.name;
                    });
         });
     };
@@ -491,13 +499,13 @@ void ServiceSupervisor::stop_next() {
         if (!service->is_alive() || service->told_to_stop || is_needed(*service))
             continue;
         service->told_to_stop = true;
-        logs_.say(fmt::format("Stopping service {}", service->name()));
+        logs_.say(fmt::format("Stopping service {}", service->name));
         ::kill(-service->child.pid, SIGTERM);
         auto* stopped = service.get();
         service->stop_timer =
             loop_.call_after(service->prepared.service.stop_grace_period, [this, stopped] {
                 logs_.say(fmt::format("Service {} did not end in its {} ms: killing it",
-                                      stopped->name(),
+                                      stopped->name,
                                       stopped->prepared.service.stop_grace_period.count()));
                 kill(*stopped);
             });
@@ -521,7 +529,7 @@ void ServiceSupervisor::look_for_the_end() {
         if (service->state == State::exited && !service->ended_well() && !ready_reported_ &&
             !stopping_ && !std::exchange(failure_reported_, true))
             callbacks_.on_start_failure(fmt::format("Service {} ended with exit code {}",
-                                                    service->name(), *service->exit_code));
+                                                    service->name, *service->exit_code));
     }
     if (!ready_reported_ && !failure_reported_ && !stopping_ &&
         std::all_of(services_.begin(), services_.end(), is_there)) {
@@ -540,13 +548,15 @@ std::vector<protocol::ServiceStatus> ServiceSupervisor::statuses() const {
     std::vector<protocol::ServiceStatus> result;
     for (const auto& service : services_) {
         protocol::ServiceStatus status;
-        status.name = service->name();
+        status.name = service->name;
         status.state = to_string(service->state);
         status.pid = service->is_alive() ? service->child.pid : 0;
         status.exit_code = service->is_alive() ? std::nullopt : service->exit_code;
         status.restarts = service->restarts;
         status.program_sha256 = service->program_sha256;
         status.certificate_sha256 = service->certificate_sha256;
+        if (service->is_replica())
+            status.replica_of = service->prepared.service.name;
         result.push_back(std::move(status));
     }
     return result;

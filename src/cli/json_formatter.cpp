@@ -55,7 +55,8 @@ Json services_of(const std::string& json) {
                         {"exit_code", or_null(service.exit_code)},
                         {"restarts", service.restarts},
                         {"program_sha256", text_or_null(service.program_sha256)},
-                        {"certificate_sha256", text_or_null(service.certificate_sha256)}});
+                        {"certificate_sha256", text_or_null(service.certificate_sha256)},
+                        {"replica_of", text_or_null(service.replica_of)}});
     return list;
 }
 
@@ -205,9 +206,13 @@ public:
         const auto& app = report.resolved.app;
         Json services = Json::array();
         for (const auto& service : app.services) {
-            Json one{{"name", service.name},   {"command", service.command},
-                     {"module", nullptr},      {"user", text_or_null(service.user)},
-                     {"ports", service.ports}, {"mounts", Json::array()}};
+            Json one{{"name", service.name},
+                     {"replicas", service.replicas},
+                     {"command", service.command},
+                     {"module", nullptr},
+                     {"user", text_or_null(service.user)},
+                     {"ports", service.ports},
+                     {"mounts", Json::array()}};
             if (const auto& module = service.module)
                 one["module"] = {{"file", module->file},
                                  {"world", to_string(module->world)},

@@ -111,17 +111,20 @@ Result<void> show_services(const instance::InstancePaths& paths, const std::stri
     request.tail = options.tail;
     Output output;
     Result<void> trouble;
-    HR_CHECK(stream_from_guest(paths, "Logs", protocol::encode_logs_request(request),
-                               [&](const protocol::StreamItem& item) {
-                                   using Kind = protocol::StreamItem::Kind;
-                                   if (item.kind == Kind::out || item.kind == Kind::err)
-                                       trouble = output.write(item.bytes);
-                                   else if (item.kind == Kind::error)
-                                       trouble = fail(ErrorCode::not_found,
-                                                      fmt::format("The guest has no such log: {}",
-                                                                  item.bytes));
-                                   return trouble.has_value();
-                               }));
+    HR_CHECK(stream_from_guest(
+        paths, "Logs", protocol::encode_logs_request(request),
+        [&](const protocol::StreamItem& item) {
+            using Kind = protocol::StreamItem::Kind;
+            // Replicas are told apart.
+            const bool is_replica = !service.empty() && item.service != service;
+            if (item.kind == Kind::out || item.kind == Kind::err)
+                trouble = output.write(is_replica ? fmt::format("{} | {}", item.service, item.bytes)
+                                                  : item.bytes);
+            else if (item.kind == Kind::error)
+                trouble = fail(ErrorCode::not_found,
+                               fmt::format("The guest has no such log: {}", item.bytes));
+            return trouble.has_value();
+        }));
     return trouble;
 }
 
@@ -133,8 +136,11 @@ Result<void> check_service(const instance::Instance& one, const std::string& ser
     if (json.empty() || !services || service.empty())
         return {};
     std::vector<std::string> names;
-    for (const auto& each : *services)
+    for (const auto& each : *services) {
         names.push_back(each.name);
+        if (each.replica_of == service)
+            return {};
+    }
     if (std::find(names.begin(), names.end(), service) != names.end())
         return {};
     return fail(ErrorCode::not_found,

@@ -260,9 +260,12 @@ public:
 private:
     static std::string describe_service(const protocol::AppService& service) {
         const auto command = fmt::format("{}", fmt::join(service.command, " "));
+        const auto name = service.replicas == 1
+                              ? service.name
+                              : fmt::format("{} ({} replicas)", service.name, service.replicas);
         if (!service.module)
-            return fmt::format("{}: {}", service.name, instance::printable(command));
-        return fmt::format("{}: WebAssembly, world {}, {}, {} of memory{}: {}", service.name,
+            return fmt::format("{}: {}", name, instance::printable(command));
+        return fmt::format("{}: WebAssembly, world {}, {}, {} of memory{}: {}", name,
                            to_string(service.module->world), service.module->file,
                            format_size_rounded(service.module->memory_bytes),
                            service.module->tls ? ", TLS" : "", instance::printable(command));

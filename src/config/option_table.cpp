@@ -307,7 +307,8 @@ constexpr auto table = std::to_array<Option>({
      .name = "service",
      .value_name = "NAME",
      .group = plain,
-     .help = "What this service of the running VM printed, asked from the guest",
+     .help =
+         "What this service of the running VM printed, with all its replicas; asked from the guest",
      .example = "web"},
 
     {.verb = "invoke",

@@ -132,6 +132,8 @@ ordered_json encode_service(const AppService& service) {
         result["memory_limit_bytes"] = *service.memory_limit_bytes;
     if (service.pids_limit)
         result["pids_limit"] = *service.pids_limit;
+    if (service.replicas != 1) // what has one keeps its hash
+        result["replicas"] = service.replicas;
     return result;
 }
 
@@ -295,6 +297,9 @@ Result<AppService> decode_service(const json& value) {
     }
     if (members.has("pids_limit")) {
         HR_TRY(service.pids_limit, decode_u32(members, "pids_limit"));
+    }
+    if (members.has("replicas")) {
+        HR_TRY(service.replicas, decode_u32(members, "replicas"));
     }
     HR_CHECK(members.finish());
     return service;
@@ -490,6 +495,29 @@ Result<World> parse_world(std::string_view word) {
     return row->world;
 }
 
+std::vector<std::string> replica_names(const AppService& service) {
+    if (service.replicas == 1)
+        return {service.name};
+    std::vector<std::string> names;
+    for (std::uint32_t i = 1; i <= service.replicas; ++i)
+        names.push_back(fmt::format("{}-{}", service.name, i));
+    return names;
+}
+
+Result<void> check_replicas(const AppService& service) {
+    if (service.replicas == 0 || service.replicas > max_services)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("service '{}' must have 1 to {} replicas, not {}", service.name,
+                                max_services, service.replicas));
+    if (service.replicas > 1 && !service.module && !service.ports.empty())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("service '{}' is a program with ports, for which its {} replicas "
+                                "would fight",
+                                service.name, service.replicas),
+                    "only WebAssembly services share a port: leave out the ports or the replicas");
+    return {};
+}
+
 bool is_plain_text(std::string_view text) {
     if (text.find('\0') != std::string_view::npos)
         return false;
@@ -537,6 +565,7 @@ Result<void> check_app_service(const AppService& service, const AppCompose& app)
     if (service.memory_limit_bytes == 0U || service.pids_limit == 0U)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("The limits of {} must be above 0", where));
+    HR_CHECK(check_replicas(service));
     if (service.mounts.size() > max_mounts)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("{} has more than {} mounts", where, max_mounts));
@@ -621,12 +650,25 @@ Result<void> check_app_compose(const AppCompose& app) {
                         fmt::format("File '{}' is there twice", file.name));
     }
     std::set<std::string> names;
+    std::size_t processes = 0;
     for (const auto& service : app.services) {
         HR_CHECK(check_app_service(service, app));
         if (!names.insert(service.name).second)
             return fail(ErrorCode::invalid_argument,
                         fmt::format("Service '{}' is there twice", service.name));
+        processes += service.replicas;
     }
+    if (processes > max_services)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("An app has at most {} services with all their replicas, not {}",
+                                max_services, processes));
+    for (const auto& service : app.services)
+        for (const auto& name : replica_names(service))
+            if (name != service.name && !names.insert(name).second)
+                return fail(ErrorCode::invalid_argument,
+                            fmt::format("The name '{}' is that of a replica of service '{}' and of "
+                                        "another service",
+                                        name, service.name));
     HR_CHECK(start_order(app.services));
     return {};
 }

@@ -148,6 +148,8 @@ std::string encode_services(const std::vector<ServiceStatus>& services) {
             item["exit_code"] = *service.exit_code;
         if (!service.certificate_sha256.empty())
             item["certificate_sha256"] = service.certificate_sha256;
+        if (!service.replica_of.empty())
+            item["replica_of"] = service.replica_of;
         list.push_back(std::move(item));
     }
     return dump({{"services", std::move(list)}});
@@ -168,6 +170,8 @@ Result<std::vector<ServiceStatus>> decode_services(std::string_view json) {
             HR_CHECK(item.read("exit_code", service.exit_code.emplace()));
         if (item.find("certificate_sha256") != nullptr)
             HR_CHECK(item.read("certificate_sha256", service.certificate_sha256));
+        if (item.find("replica_of") != nullptr)
+            HR_CHECK(item.read("replica_of", service.replica_of));
         services.push_back(std::move(service));
     }
     return services;

@@ -291,6 +291,30 @@ Result<void> read_pids_limit(const YamlValue& value, AppService& service) {
     return {};
 }
 
+/// `deploy: {replicas: N}`, and the older `scale: N`.
+Result<void> read_replicas(const YamlValue::Fields& fields, AppService& service) {
+    const YamlValue* deploy = fields.find("deploy");
+    const YamlValue* scale = fields.find("scale");
+    std::optional<YamlValue> count;
+    if (deploy != nullptr) {
+        HR_TRY(const auto inner, deploy->fields({"replicas"}));
+        if (const auto* replicas = inner.find("replicas"))
+            count = *replicas;
+    }
+    if (scale != nullptr) {
+        if (count)
+            return scale->fail("The number of replicas is there twice",
+                               "keep deploy: {replicas: N} or scale: N");
+        count = *scale;
+    }
+    if (!count)
+        return {};
+    HR_TRY(const auto number, count->number(1, protocol::max_services));
+    service.replicas = static_cast<std::uint32_t>(number);
+    return protocol::check_replicas(service).map_error(
+        [&](Error error) { return count->locate(std::move(error)); });
+}
+
 // ---- the whole file
 // ------------------------------------------------------------------------------
 
@@ -370,15 +394,16 @@ private:
         service.name = entry.key;
         std::string image;
         HR_TRY(const auto kind, kind_of(entry.value, folder_, image));
-        HR_TRY(
-            const auto fields,
-            kind == Kind::wasm
-                ? entry.value.fields({"image", "platform", "command", "environment", "depends_on",
-                                      "restart", "healthcheck", "ports", "volumes", "user",
-                                      "stop_grace_period", "mem_limit", "pids_limit"})
-                : entry.value.fields({"command", "entrypoint", "environment", "depends_on",
-                                      "restart", "healthcheck", "ports", "volumes", "working_dir",
-                                      "user", "stop_grace_period", "mem_limit", "pids_limit"}));
+        HR_TRY(const auto fields,
+               kind == Kind::wasm
+                   ? entry.value.fields({"image", "platform", "command", "environment",
+                                         "depends_on", "restart", "healthcheck", "ports", "volumes",
+                                         "user", "stop_grace_period", "mem_limit", "pids_limit",
+                                         "deploy", "scale"})
+                   : entry.value.fields({"command", "entrypoint", "environment", "depends_on",
+                                         "restart", "healthcheck", "ports", "volumes",
+                                         "working_dir", "user", "stop_grace_period", "mem_limit",
+                                         "pids_limit", "deploy", "scale"}));
         if (kind == Kind::wasm)
             HR_CHECK(read_module(entry, fields, image, service));
         // An entry point comes before the command, as in Compose.
@@ -425,6 +450,7 @@ private:
             HR_CHECK(read_pids_limit(*value, service));
         if (const auto* value = fields.find("x-limits"))
             HR_CHECK(read_limits(*value, service));
+        HR_CHECK(read_replicas(fields, service));
         if (const auto* value = fields.find("x-outgoing"); value != nullptr && !service.module)
             return value->fail("x-outgoing is for WebAssembly services only", "remove it");
         if (const auto* value = fields.find("x-tls"); value != nullptr && !service.module)

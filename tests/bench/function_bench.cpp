@@ -165,7 +165,7 @@ public:
         char byte = 0;
         insist(::read(report[0].get(), &byte, 1) == 0, "the worker's start");
         relay_.set_functions({"sum"});
-        relay_.attach("sum", std::move(channel[0]));
+        relay_.attach("sum", "sum", std::move(channel[0]));
         listen();
         thread_ = std::thread([this] { need(loop_->run()); });
     }

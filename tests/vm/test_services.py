@@ -2,6 +2,7 @@
 """The examples in configs/, each run in a real VM: what their comments promise is what happens."""
 import hashlib
 import json
+import re
 import signal
 import socket
 import ssl
@@ -167,6 +168,43 @@ def test_a_component_answers_http_and_survives_what_its_requests_do(host):
     log = host.command("logs", run.id, "--service", "hello").stdout
     assert "outgoing_denied: 10.0.2.2:80" in log and "trapped: " in log and "timed_out: " in log
     stop(host, run)
+
+
+def test_replicas_share_a_port_and_a_certificate_and_are_waited_for(host, tmp_path):
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(json.dumps({
+        "name": "many",
+        "services": {
+            "hello": {"image": str(MODULES.parent / "wasm_http" / "service.wasm"), "ports": ["8080:80"],
+                      "x-tls": "self-signed", "deploy": {"replicas": 3}, "pids_limit": 40},
+            "job": {"command": ["/bin/sh", "-c", "echo done"], "scale": 2},
+            "after": {"command": ["/bin/sh", "-c", "echo after; exec sleep 1000"],
+                      "depends_on": {"job": {"condition": "service_completed_successfully"}}},
+        },
+    }))
+    run = host.start("-c", compose, "--name", "many", "-p", "tcp::0:80")
+    run.wait_for("ready")
+    seen = services(host, run)
+    assert list(seen) == ["hello-1", "hello-2", "hello-3", "job-1", "job-2", "after"]
+    assert len({seen[name]["pid"] for name in ("hello-1", "hello-2", "hello-3")}) == 3
+    assert len({seen[name]["certificate_sha256"] for name in ("hello-1", "hello-2", "hello-3")}) == 1
+    assert [seen[name]["replica_of"] for name in ("hello-1", "job-2", "after")] == ["hello", "job", None]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    requests = 24
+    for _ in range(requests):
+        address = f"https://127.0.0.1:{run.port}/"
+        assert urllib.request.urlopen(address, timeout=STEP_SECONDS, context=context).status == 200
+    assert sorted(host.command("logs", "many", "--service", "job").stdout.splitlines()) == \
+        ["job-1 | done", "job-2 | done"]
+    assert host.command("logs", "many", "--service", "job-2").stdout == "done\n"
+    stop(host, run)
+    # Each connection went to one of them, and not all to the same one.
+    serial = host.command("logs", "many", "serial").stdout
+    answered = [int(count) for count in re.findall(r"hello-\d \| guest_agent: Stopped after (\d+) requests", serial)]
+    assert sum(answered) == requests and sum(count > 0 for count in answered) > 1, answered
+    host.command("rm", "many")
 
 
 def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nobody(host, tmp_path):

@@ -9,8 +9,8 @@
 ///     relay.set_functions({"greet"});
 ///     HR_CHECK(relay.serve_port("/dev/vport1p5"));   // each port is one session at a time
 ///     ...
-///     relay.attach("greet", std::move(channel));      // its worker runs
-///     relay.detach("greet");                          // it has ended
+///     relay.attach("greet", "greet-1", std::move(channel));   // a worker runs
+///     relay.detach("greet-1");                                 // it has ended
 ///
 /// All on the loop's thread. Frames: protocol/invocation.hpp, docs/protocols.md.
 
@@ -39,11 +39,12 @@ public:
     /// The services of the world `function`, whether they run or not.
     void set_functions(std::vector<std::string> names);
 
-    /// From now on this worker gets the calls of `function`.
+    /// From now on this worker gets calls of `function`: of several the one that has the fewest.
+    /// @param worker a name that no other worker has at the moment
     /// @param channel SOCK_SEQPACKET; the worker has the other end
-    void attach(const std::string& function, UniqueFd channel);
+    void attach(const std::string& function, const std::string& worker, UniqueFd channel);
     /// The worker has ended: what it still said is passed on, its other calls are `lost`.
-    void detach(const std::string& function);
+    void detach(const std::string& worker);
 
     /// Serves a character device of virtio-serial for ever.
     /// @errors io_error, not_found

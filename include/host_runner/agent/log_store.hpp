@@ -64,6 +64,9 @@ public:
         append(agent_name, text);
     }
 
+    /// Who asks for `service` gets the lines of `replica` too from here on. Thread-safe.
+    void add_replica(const std::string& service, std::string_view replica);
+
     /// Reads `reader` (made non-blocking) on the loop until its end. The store must outlive the
     /// loop's run. Loop thread only.
     void attach(EventLoop& loop, std::string service, UniqueFd reader);
@@ -81,6 +84,8 @@ public:
 
 private:
     struct Service;
+    [[nodiscard]] std::map<std::string, std::unique_ptr<Service>, std::less<>>::iterator
+    entry(std::string_view service);
     void write_to_file(const std::string& name, Service& service, std::string_view text);
     [[nodiscard]] std::vector<LogLine> lines_after(std::string_view service,
                                                    std::uint64_t after) const;

@@ -67,11 +67,13 @@ public:
         std::function<void(const std::string& text)> on_start_failure;
         /// No service runs or will be started again. Once; not when stop() was called before.
         std::function<void()> on_all_ended;
-        /// A service of the world `function` takes calls, on the other end of this socket. May be
-        /// empty where no service is one.
-        std::function<void(const std::string& service, UniqueFd channel)> on_function_start;
+        /// A service of the world `function` takes calls, on the other end of this socket; a
+        /// replica has a name of its own. May be empty where no service is one.
+        std::function<void(const std::string& service, const std::string& replica,
+                           UniqueFd channel)>
+            on_function_start;
         /// It has ended.
-        std::function<void(const std::string& service)> on_function_end;
+        std::function<void(const std::string& replica)> on_function_end;
     };
 
     ServiceSupervisor(EventLoop& loop, ProcessLauncher& launcher, LogStore& logs, Options options,
@@ -110,9 +112,10 @@ private:
     void stop_next();
     void report();
     void look_for_the_end();
-    [[nodiscard]] Service* find(const std::string& name) const;
-    enum class Readiness { met, pending, impossible };
+    enum class Readiness { met, pending, impossible }; ///< From best to worst.
     [[nodiscard]] Readiness readiness(const protocol::AppDependency& dependency) const;
+    [[nodiscard]] static Readiness readiness(const Service& needed,
+                                             protocol::DependencyCondition condition);
 
     EventLoop& loop_;
     ProcessLauncher& launcher_;

@@ -91,6 +91,8 @@ struct AppService {
     std::chrono::milliseconds stop_grace_period{10'000};
     std::optional<std::uint64_t> memory_limit_bytes;
     std::optional<std::uint32_t> pids_limit;
+    std::uint32_t replicas =
+        1; ///< Processes of it, each with the limits above; see replica_names().
     /// "named-volume or ./file" -> path in the guest, in the compose file's order.
     struct Mount {
         std::string source; ///< A name in AppCompose::volumes, or a `name` in AppCompose::files.
@@ -124,8 +126,16 @@ struct AppCompose {
 inline constexpr std::size_t max_app_compose_json_bytes = 256UL * 1024;
 /// The same limits, for its companion .sys-config.json.
 inline constexpr std::size_t max_sys_config_bytes = 32UL * 1024;
-inline constexpr std::size_t max_services = 128;
+inline constexpr std::size_t max_services = 128; ///< Each replica counts.
 inline constexpr std::size_t max_files = 1024;
+
+/// What the processes of a service are called: its name where there is one, else NAME-1 to NAME-N,
+/// as Docker Compose does.
+[[nodiscard]] std::vector<std::string> replica_names(const AppService& service);
+
+/// The rules for a service's number of replicas, a part of check_app_service().
+/// @errors invalid_argument
+[[nodiscard]] Result<void> check_replicas(const AppService& service);
 
 /// UTF-8 without NUL characters: what every text of the app must be.
 [[nodiscard]] bool is_plain_text(std::string_view text);

@@ -51,19 +51,20 @@ struct SystemInfo {
 [[nodiscard]] Result<SystemInfo> decode_system_info(std::string_view json);
 
 struct ServiceStatus {
-    std::string name;
+    std::string name;  ///< Of a service with several replicas NAME-1, ...
     std::string state; ///< waiting, starting, running, healthy, unhealthy, exited, failed
     std::int64_t pid = 0;
     std::optional<int> exit_code;
     std::uint32_t restarts = 0;
     std::string program_sha256;     ///< Hex, of the program file or module that was executed.
     std::string certificate_sha256; ///< Hex, of the certificate on its ports; empty: no TLS.
+    std::string replica_of = {};    ///< The service's name; empty: it has one process.
 };
 [[nodiscard]] std::string encode_services(const std::vector<ServiceStatus>& services);
 [[nodiscard]] Result<std::vector<ServiceStatus>> decode_services(std::string_view json);
 
 struct LogsRequest {
-    std::string service; ///< Empty: all, and the agent's own.
+    std::string service; ///< Or one of its replicas. Empty: all, and the agent's own.
     bool follow = false;
     std::optional<std::uint32_t> tail; ///< Last lines only.
 };

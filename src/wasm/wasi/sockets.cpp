@@ -154,6 +154,8 @@ Result<Listener> open_listener(const FileEntry& entry, const FileListMeans& mean
     static_cast<void>(::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
     if (address.storage.ss_family == AF_INET6)
         static_cast<void>(::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off));
+    if (entry.shared && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0)
+        return fail_errno("Cannot share " + describe(entry), errno);
     if (::bind(fd.get(), address.get(), address.size) != 0 || ::listen(fd.get(), backlog) != 0) {
         const int saved = errno;
         if (saved == EADDRINUSE)

@@ -32,8 +32,8 @@ Result<std::vector<wasi::File>> open_files(Start& start) {
                                          {.kind = wasi::FileKind::standard_output},
                                          {.kind = wasi::FileKind::standard_error}};
     for (const auto& port : request.ports)
-        entries.push_back(
-            listen_entry(port, start.pem.empty() ? wasi::Protocol::tcp : wasi::Protocol::tls));
+        entries.push_back(listen_entry(
+            request, port, start.pem.empty() ? wasi::Protocol::tcp : wasi::Protocol::tls));
     wasi::FileListMeans means;
     if (!start.pem.empty()) {
         wasi::TlsServerOptions options;

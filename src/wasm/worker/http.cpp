@@ -18,9 +18,9 @@ namespace host_runner::wasm::worker {
 
 namespace {
 
-Result<UniqueFd> listen_on(const Port& port) {
+Result<UniqueFd> listen_on(const Request& request) {
     // The server does TLS by itself.
-    const std::array entries{listen_entry(port, wasi::Protocol::tcp)};
+    const std::array entries{listen_entry(request, request.ports.front(), wasi::Protocol::tcp)};
     HR_TRY(auto opened, wasi::open_file_list(entries, {}));
     return std::move(std::get<wasi::Listener>(opened.files.front()).fd);
 }
@@ -66,7 +66,7 @@ Result<int> run_http(Start& start) {
             ErrorCode::invalid_argument,
             fmt::format("A component that answers HTTP has one port, not {}", request.ports.size()),
             "ports: [\"8080:80\"]");
-    HR_TRY(auto listener, listen_on(request.ports.front()));
+    HR_TRY(auto listener, listen_on(request));
     HR_TRY(auto server,
            HttpServer::start(start.artifact, std::move(listener), http_settings(start)));
     std::string().swap(start.artifact);

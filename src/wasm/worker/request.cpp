@@ -26,6 +26,7 @@ std::string encode_request(const Request& request) {
                                       {"arguments", request.arguments},
                                       {"has_files", request.has_files},
                                       {"ports", std::move(ports)},
+                                      {"shares_ports", request.shares_ports},
                                       {"memory_bytes", request.memory_bytes},
                                       {"timeout_ms", request.timeout.count()},
                                       {"calls", request.calls.calls},
@@ -51,6 +52,7 @@ Result<Request> decode_request(std::string_view text) {
             request.ports.push_back({port.at("number").get<std::uint16_t>(),
                                      port.at("address").get<std::string>(),
                                      port.at("listen_port").get<std::uint16_t>()});
+        json.at("shares_ports").get_to(request.shares_ports);
         json.at("memory_bytes").get_to(request.memory_bytes);
         json.at("calls").get_to(request.calls.calls);
         json.at("output_bytes").get_to(request.calls.output_bytes);

@@ -91,12 +91,13 @@ Result<int> run(const Request& request, UniqueFd& report) {
 
 } // namespace
 
-wasi::FileEntry listen_entry(const Port& port, wasi::Protocol protocol) {
+wasi::FileEntry listen_entry(const Request& request, const Port& port, wasi::Protocol protocol) {
     return {.kind = wasi::FileKind::listen,
             .name = fmt::format("{}", port.number),
             .protocol = protocol,
             .address = port.address,
-            .port = port.listen_port == 0 ? port.number : port.listen_port};
+            .port = port.listen_port == 0 ? port.number : port.listen_port,
+            .shared = request.shares_ports};
 }
 
 // The log's pipe does not block, because the module shares it.

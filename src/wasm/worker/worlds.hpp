@@ -61,7 +61,8 @@ void add_names(std::vector<std::pair<std::string, std::string>>& environment,
 [[nodiscard]] std::string describe_trap(const Outcome& outcome);
 
 /// A listener for one of the service's ports, as an entry of its file list.
-[[nodiscard]] wasi::FileEntry listen_entry(const Port& port, wasi::Protocol protocol);
+[[nodiscard]] wasi::FileEntry listen_entry(const Request& request, const Port& port,
+                                           wasi::Protocol protocol);
 
 /// A line for the service's log.
 void say(std::string_view line);

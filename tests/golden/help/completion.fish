@@ -67,7 +67,7 @@ complete -c host_runner -n '__fish_seen_subcommand_from stop; and not __fish_see
 complete -c host_runner -n '__fish_seen_subcommand_from stop; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'
 complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_seen_subcommand_from image config' -s f -l follow -d 'Go on with what comes, until the VM ends'
 complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_seen_subcommand_from image config' -l tail -x -d 'Begin with the last N lines'
-complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_seen_subcommand_from image config' -l service -x -d 'What this service of the running VM printed, asked from the guest'
+complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_seen_subcommand_from image config' -l service -x -d 'What this service of the running VM printed, with all its replicas; asked from the guest'
 complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'
 complete -c host_runner -n '__fish_seen_subcommand_from logs; and not __fish_seen_subcommand_from image config'  -a 'serial qemu events services'
 complete -c host_runner -n '__fish_seen_subcommand_from console; and not __fish_seen_subcommand_from image config'  -a '(__host_runner_ids)'

@@ -78,7 +78,7 @@ _host_runner() {
                 '--follow[Go on with what comes, until the VM ends]' \
                 '-f[Go on with what comes, until the VM ends]' \
                 '--tail[Begin with the last N lines]:N: ' \
-                '--service[What this service of the running VM printed, asked from the guest]:NAME: ' \
+                '--service[What this service of the running VM printed, with all its replicas; asked from the guest]:NAME: ' \
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '1:ID:_host_runner_ids' \

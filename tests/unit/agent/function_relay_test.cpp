@@ -8,6 +8,7 @@
 #include <functional>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -47,7 +48,7 @@ class Relay : public testing::Test {
 protected:
     Relay() : relay(*loop, logs) {
         relay.set_functions({"fn", "idle"});
-        relay.attach("fn", connect_worker());
+        relay.attach("fn", "fn-1", connect_worker());
     }
 
     UniqueFd connect_worker() {
@@ -237,14 +238,32 @@ TEST_F(Relay, says_that_calls_are_lost_with_their_worker_and_what_it_said_before
     work(FrameKind::output, first.call, "last words");
     work(FrameKind::result, first.call, good_result());
     worker.reset();
-    relay.detach("fn");
+    relay.detach("fn-1");
     EXPECT_EQ(next(caller).payload, "last words");
     EXPECT_EQ(next_status(caller, 1), CallStatus::exit);
     EXPECT_EQ(next_status(caller, 2), CallStatus::lost);
     call(caller, 3);
     EXPECT_EQ(next_status(caller, 3), CallStatus::unavailable);
-    relay.attach("fn", connect_worker());
+    relay.attach("fn", "fn-1", connect_worker());
     call(caller, 4);
+    EXPECT_EQ(next_work().kind, FrameKind::request);
+}
+
+TEST_F(Relay, gives_calls_to_the_worker_that_has_the_fewest) {
+    const auto first_worker = std::move(worker);
+    relay.attach("fn", "fn-2", connect_worker());
+    auto caller = connect();
+    next(caller);
+    call(caller, 1);
+    call(caller, 2);
+    const auto work_of_second = next_work();
+    EXPECT_EQ(work_of_second.kind, FrameKind::request);
+    relay.detach("fn-2");
+    EXPECT_EQ(next_status(caller, 2), CallStatus::lost);
+    // The first one has its call still, and gets the next.
+    call(caller, 3);
+    worker = UniqueFd(::fcntl(first_worker.get(), F_DUPFD_CLOEXEC, 0));
+    next_work();
     EXPECT_EQ(next_work().kind, FrameKind::request);
 }
 
@@ -254,7 +273,7 @@ TEST_F(Relay, does_not_spin_on_a_worker_that_has_gone_before_it_is_detached) {
     const auto before = std::chrono::steady_clock::now();
     ASSERT_TRUE(loop->run_once(50ms));
     EXPECT_GE(std::chrono::steady_clock::now() - before, 40ms);
-    relay.detach("fn");
+    relay.detach("fn-1");
 }
 
 TEST_F(Relay, cancels_the_calls_of_a_caller_that_leaves_or_begins_anew) {
@@ -304,6 +323,29 @@ TEST_F(Relay, gives_up_a_caller_that_breaks_the_rules) {
         char byte = 0;
         EXPECT_EQ(::recv(caller.fd.get(), &byte, 1, MSG_DONTWAIT), -1);
     }
+}
+
+TEST_F(Relay, gives_up_a_caller_that_asks_and_never_reads) {
+    auto caller = connect();
+    next(caller);
+    constexpr std::size_t least_answer_bytes = 200;
+    std::string many;
+    for (std::size_t sum = 0; sum < 3 * FunctionRelay::max_calls * protocol::output_room_bytes;
+         sum += least_answer_bytes)
+        many += protocol::encode_frame({FrameKind::request, 7, "{}"});
+    std::string_view rest = many;
+    while (!rest.empty()) {
+        const ssize_t count =
+            ::send(caller.fd.get(), rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (count > 0)
+            rest.remove_prefix(static_cast<std::size_t>(count));
+        ASSERT_TRUE(loop->run_once(0ms));
+    }
+    auto said = next(caller);
+    while (said.kind == FrameKind::result)
+        said = next(caller);
+    EXPECT_EQ(said.kind, FrameKind::broken);
+    EXPECT_THAT(said.payload, HasSubstr("does not read its answers"));
 }
 
 TEST_F(Relay, takes_frames_however_they_are_cut) {

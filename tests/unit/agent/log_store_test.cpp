@@ -55,6 +55,19 @@ TEST_F(LogStoreTest, keeps_the_order_over_services) {
     EXPECT_THAT(texts(store.lines("", 2)), ElementsAre("db:2", "web:3"));
 }
 
+TEST_F(LogStoreTest, gives_a_service_with_the_lines_of_its_replicas) {
+    store.add_replica("web", "web-1");
+    store.add_replica("web", "web-2");
+    store.append("web-1", "1");
+    store.append("db", "2");
+    store.append("web-2", "3");
+    EXPECT_THAT(texts(store.lines("web", std::nullopt)), ElementsAre("web-1:1", "web-2:3"));
+    EXPECT_THAT(texts(store.lines("web", 1)), ElementsAre("web-2:3"));
+    EXPECT_THAT(texts(store.lines("web-2", std::nullopt)), ElementsAre("web-2:3"));
+    EXPECT_THAT(texts(store.wait_for_lines("web", 1, 0ms)), ElementsAre("web-2:3"));
+    EXPECT_EQ(*read_file(folder / "log/web-2.log", 100), "3\n");
+}
+
 TEST_F(LogStoreTest, writes_one_file_per_service) {
     store.append("web", "hello");
     EXPECT_EQ(*read_file(folder / "log/web.log", 100), "hello\n");

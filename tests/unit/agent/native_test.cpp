@@ -404,6 +404,20 @@ TEST_F(NativeRun, has_its_functions_called_by_a_socket_that_only_its_user_reache
     }
 }
 
+TEST_F(NativeRun, serves_one_port_with_all_replicas) {
+    write(services_of("{image: " + site_module + ", ports: ['80'], scale: 3}"));
+    start();
+    const auto port = wait_for(R"(port 80 is 127\.0\.0\.1:(\d+)\n)");
+    for (const auto* name : {"one-1", "one-2", "one-3"})
+        wait_for(std::string(name) + " \\| Listening on descriptor 3");
+    wait_for("All services are there");
+    for (int i = 0; i < 20; ++i)
+        EXPECT_THAT(get(static_cast<std::uint16_t>(std::stoi(port))), HasSubstr("Visits: 1\n"));
+    ASSERT_EQ(::kill(child.pid, SIGINT), 0);
+    EXPECT_EQ(wait_for_end().code, 0) << seen;
+    EXPECT_THAT(seen, HasSubstr("Stopping service one-3"));
+}
+
 TEST_F(NativeRun, keeps_to_dependencies_and_restarts) {
     write("services:\n"
           "  web:\n"

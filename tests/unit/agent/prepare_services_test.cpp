@@ -131,6 +131,19 @@ TEST_F(PrepareServices, gives_a_module_what_its_worker_needs_and_a_user_of_its_o
               folder / "run/modules");
 }
 
+TEST_F(PrepareServices, has_the_replicas_of_a_module_share_its_ports_as_one_user) {
+    web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}, {}};
+    web().user.clear();
+    web().ports = {80};
+    const auto prepared = [&] {
+        return prepare_services(app, paths, true, Users::of_the_image)->front().launch;
+    };
+    EXPECT_FALSE(prepared().module->worker.shares_ports);
+    web().replicas = 2;
+    EXPECT_TRUE(prepared().module->worker.shares_ports);
+    EXPECT_EQ(prepared().user->uid, worker_user("web").uid);
+}
+
 TEST_F(PrepareServices, gives_a_module_the_place_of_its_certificate) {
     web().module = protocol::AppModule{"./conf", protocol::World::command, 16 << 20, 0s, {}, {}};
     EXPECT_FALSE(

@@ -3,6 +3,9 @@
 
 #include <array>
 #include <filesystem>
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -289,6 +292,28 @@ TEST_F(LaunchModule, keeps_the_certificate_that_it_made_and_gives_the_module_non
     EXPECT_EQ(status.st_mode & 0777U, 0600U);
     ASSERT_EQ(::stat((folder / "tls").c_str(), &status), 0);
     EXPECT_EQ(status.st_mode & 0777U, 0700U);
+}
+
+TEST_F(LaunchModule, has_one_certificate_however_many_start_at_once) {
+    request.module->tls.emplace();
+    request.module->tls->store = folder / "tls/site.pem";
+    request.module->tls->name = "site";
+    static_cast<void>(run({"exit", "0"})); // compiles
+    ASSERT_TRUE(remove_file(request.module->tls->store));
+    std::set<std::string> certificates;
+    std::mutex mutex;
+    std::vector<std::thread> replicas;
+    request.command = {"deeds", "exit", "0"};
+    for (int i = 0; i < 4; ++i)
+        replicas.emplace_back([this, &mutex, &certificates] {
+            const auto outcome = Launch::run();
+            const std::lock_guard lock(mutex);
+            certificates.insert(outcome.report.certificate_sha256);
+        });
+    for (auto& replica : replicas)
+        replica.join();
+    EXPECT_EQ(certificates.size(), 1U);
+    EXPECT_EQ(certificates.begin()->size(), 64U);
 }
 
 TEST_F(LaunchModule, takes_the_certificate_that_it_is_given) {

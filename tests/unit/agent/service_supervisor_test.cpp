@@ -2,6 +2,7 @@
 #include "host_runner/agent/service_supervisor.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include <gmock/gmock.h>
 
@@ -305,6 +306,66 @@ TEST_F(Services, kills_at_once_when_it_is_told_twice) {
     supervisor->stop([&] { stopped = true; });
     supervisor->stop([] {});
     EXPECT_TRUE(run_until([&] { return stopped; }));
+}
+
+TEST_F(Services, runs_replicas_under_names_of_their_own_and_restarts_each_alone) {
+    // Who makes the folder ends once, the other two stay.
+    auto& web = add("web", "mkdir $FOLDER/first 2>/dev/null && exit 3; echo here; exec sleep 1000");
+    web.replicas = 3;
+    web.restart = RestartPolicy::on_failure;
+    start();
+    ASSERT_TRUE(run_until([&] { return printed("web").size() == 3; }));
+    ASSERT_TRUE(run_until([&] {
+        return std::all_of(statuses.begin(), statuses.end(),
+                           [](const auto& one) { return one.state == "running"; });
+    }));
+    std::vector<std::string> names;
+    std::set<std::int64_t> pids;
+    std::uint32_t restarts = 0;
+    for (const auto& one : statuses) {
+        names.push_back(one.name);
+        pids.insert(one.pid);
+        restarts += one.restarts;
+        EXPECT_EQ(one.replica_of, "web");
+    }
+    EXPECT_THAT(names, ElementsAre("web-1", "web-2", "web-3"));
+    EXPECT_EQ(pids.size(), 3U);
+    EXPECT_EQ(restarts, 1U);
+    EXPECT_THAT(printed("web-1"), ElementsAre("here"));
+    EXPECT_THAT(events, ElementsAre("ready"));
+    EXPECT_TRUE(stop());
+}
+
+TEST_F(Services, waits_for_all_replicas) {
+    add("web", "exec sleep 1000").depends_on = {
+        {"job", DependencyCondition::completed_successfully}};
+    // One ends at once, the other when it may.
+    add("job",
+        "mkdir $FOLDER/first 2>/dev/null && exit 0; until test -e $FOLDER/go; do sleep 0.01; done")
+        .replicas = 2;
+    start();
+    ASSERT_TRUE(run_until([&] {
+        return std::any_of(statuses.begin(), statuses.end(),
+                           [](const auto& one) { return one.state == "exited"; });
+    }));
+    EXPECT_EQ(statuses[0].state, "waiting");
+    ASSERT_TRUE(write_file_atomic(folder / "go", ""));
+    EXPECT_TRUE(run_until_state(0, "running"));
+    EXPECT_TRUE(run_until_event("ready"));
+}
+
+TEST_F(Services, stops_replicas_only_when_nobody_needs_them) {
+    const std::string script = "trap 'echo $NAME; exit 0' TERM; touch $FOLDER/$NAME$$; "
+                               "sleep 1000 & wait";
+    add("db", "NAME=db; " + script).replicas = 2;
+    auto& web = add("web", "NAME=web; " + script);
+    web.depends_on = {{"db", DependencyCondition::started}};
+    web.replicas = 2;
+    start();
+    ASSERT_TRUE(run_until([&] { return list_directory(folder.path())->size() == 5; })); // and log
+    ASSERT_TRUE(stop());
+    ASSERT_TRUE(run_until([&] { return printed().size() == 4; }));
+    EXPECT_THAT(printed(), ElementsAre("web", "web", "db", "db"));
 }
 
 TEST_F(Services, leaves_nothing_when_it_is_destroyed) {

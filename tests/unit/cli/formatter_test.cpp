@@ -120,6 +120,7 @@ ComposeReport sample_compose() {
     site.module = protocol::AppModule{
         "./site.wasm", protocol::World::command, 16 * mib, 90s, {}, protocol::AppTls{}};
     site.ports = {80};
+    site.replicas = 3;
     site.mounts = {{"data", "/data", false, false}, {"./motd", "/etc/motd", true, true}};
     protocol::AppService job;
     job.name = "job";

@@ -117,6 +117,26 @@ TEST(AppCompose, encodes_a_module_to_exactly_these_bytes) {
             R"("key_file":"./key.pem"}})"));
 }
 
+TEST(AppCompose, says_how_many_replicas_only_where_there_are_several) {
+    auto app = full_app();
+    const auto before = encode_app_compose(app);
+    EXPECT_EQ(before.find("replicas"), std::string::npos);
+    app.services[3].replicas = 3;
+    const auto encoded = encode_app_compose(app);
+    EXPECT_THAT(encoded, HasSubstr("},\"replicas\":3}]}"));
+    const auto decoded = decode_app_compose(encoded);
+    ASSERT_TRUE(decoded) << decoded.error().describe();
+    EXPECT_EQ(decoded->services[3].replicas, 3U);
+    EXPECT_EQ(decoded->services[0].replicas, 1U);
+}
+
+TEST(AppCompose, names_replicas_by_number) {
+    auto service = make_service("web");
+    EXPECT_THAT(replica_names(service), ElementsAre("web"));
+    service.replicas = 3;
+    EXPECT_THAT(replica_names(service), ElementsAre("web-1", "web-2", "web-3"));
+}
+
 TEST(AppCompose, checks_whom_a_module_may_ask) {
     for (const auto* good : {"a.example:1", "127.0.0.1:80", "[::1]:8080"})
         EXPECT_EQ(problem_after([&](auto& app) { app.services[3].module->outgoing = {good}; }),
@@ -240,6 +260,30 @@ TEST(AppComposeRules, refuse_a_service_name_that_leads_out_of_a_folder) {
 TEST(AppComposeRules, refuse_two_services_of_one_name) {
     EXPECT_THAT(problem_after([](AppCompose& app) { app.services.push_back(app.services[1]); }),
                 HasSubstr("'db' is there twice"));
+}
+
+TEST(AppComposeRules, bound_replicas_one_by_one_and_together) {
+    for (const std::uint32_t count : {std::uint32_t{0}, std::uint32_t{129}, UINT32_MAX})
+        EXPECT_THAT(problem_after([&](auto& app) { app.services[2].replicas = count; }),
+                    HasSubstr("must have 1 to 128 replicas"));
+    EXPECT_EQ(problem_after([](auto& app) { app.services[2].replicas = 125; }), "none");
+    EXPECT_THAT(problem_after([](auto& app) { app.services[2].replicas = 126; }),
+                HasSubstr("at most 128 services with all their replicas, not 129"));
+}
+
+TEST(AppComposeRules, refuse_replicas_that_would_fight_for_a_port) {
+    EXPECT_THAT(problem_after([](auto& app) { app.services[0].replicas = 2; }),
+                HasSubstr("'web' is a program with ports"));
+    EXPECT_EQ(problem_after([](auto& app) { app.services[3].replicas = 2; }), "none");
+}
+
+TEST(AppComposeRules, refuse_a_service_with_the_name_of_a_replica) {
+    EXPECT_THAT(problem_after([](auto& app) {
+                    app.services[1].name = "api-2";
+                    app.services[0].depends_on.clear();
+                    app.services[3].replicas = 2;
+                }),
+                HasSubstr("'api-2' is that of a replica of service 'api'"));
 }
 
 TEST(AppComposeRules, refuse_a_command_without_a_program) {

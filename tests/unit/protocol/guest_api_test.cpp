@@ -81,10 +81,14 @@ TEST(SystemInfo, refuses_disks_over_the_cap) {
 }
 
 TEST(ServiceStatusList, comes_back_as_it_was_encoded) {
-    const auto services = decode_services(encode_services(
-        {{"web", "running", 12, std::nullopt, 2, "ff", "ee"}, {"job", "exited", 0, 3, 0, "", ""}}));
+    const auto services = decode_services(
+        encode_services({{"web", "running", 12, std::nullopt, 2, "ff", "ee"},
+                         {"job", "exited", 0, 3, 0, "", ""},
+                         {"api-2", "running", 13, std::nullopt, 0, "aa", "", "api"}}));
     ASSERT_TRUE(services) << services.error().describe();
-    ASSERT_EQ(services->size(), 2U);
+    ASSERT_EQ(services->size(), 3U);
+    EXPECT_EQ((*services)[0].replica_of, "");
+    EXPECT_EQ((*services)[2].replica_of, "api");
     EXPECT_EQ((*services)[0].name, "web");
     EXPECT_EQ((*services)[0].state, "running");
     EXPECT_EQ((*services)[0].pid, 12);

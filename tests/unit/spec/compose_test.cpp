@@ -529,6 +529,26 @@ TEST(ComposeHealthCheck, needs_a_test_of_a_known_kind) {
     EXPECT_THAT(service_error("    healthcheck: {test: x, interval: 0s}"), HasSubstr("above 0"));
 }
 
+TEST(ComposeReplicas, come_from_deploy_or_scale) {
+    EXPECT_EQ(resolve_service("")->replicas, 1U);
+    EXPECT_EQ(resolve_service("    deploy: {replicas: 3}")->replicas, 3U);
+    EXPECT_EQ(resolve_service("    scale: 2")->replicas, 2U);
+    EXPECT_EQ(resolve_service("    deploy: {}")->replicas, 1U);
+}
+
+TEST(ComposeReplicas, are_refused_with_their_place) {
+    EXPECT_THAT(service_error("    deploy: {replicas: 0}"), StartsWith("hello.yaml:4:24: "));
+    EXPECT_THAT(service_error("    deploy: {replicas: 129}"), StartsWith("hello.yaml:4:24: "));
+    EXPECT_THAT(service_error("    deploy: {mode: global}"),
+                testing::AllOf(StartsWith("hello.yaml:4:14: "), HasSubstr("mode")));
+    EXPECT_THAT(service_error("    deploy: {replicas: 2}\n    scale: 2"),
+                testing::AllOf(StartsWith("hello.yaml:5:12: "), HasSubstr("there twice")));
+    EXPECT_THAT(service_error("    scale: 2\n    ports: ['80']"),
+                testing::AllOf(StartsWith("hello.yaml:4:12: "), HasSubstr("would fight")));
+    EXPECT_THAT(service_error("    scale: 100\n  other:\n    command: [x]\n    scale: 29"),
+                testing::AllOf(StartsWith("hello.yaml:2:"), HasSubstr("not 129")));
+}
+
 TEST(ComposeLimits, a_bare_memory_number_is_bytes) {
     EXPECT_EQ(resolve_service("    mem_limit: 67108864")->memory_limit_bytes, 64U << 20);
     EXPECT_EQ(resolve_service("    mem_limit: 64m")->memory_limit_bytes, 64U << 20);

@@ -50,6 +50,9 @@ struct FileEntry {
     std::string host = {}; ///< connect: the peer, whom its certificate must name.
     /// Default 443 (tls) or 80 (tcp). A listen on 0 takes a free port.
     std::optional<std::uint16_t> port = {};
+    /// listen: other processes of this user that say so too listen there as well, and the kernel
+    /// spreads the connections over them.
+    bool shared = false;
 };
 
 /// What the entries of a list need.

@@ -43,6 +43,7 @@ struct Request {
     std::vector<std::string> arguments; ///< Of the module, argv[0] first.
     bool has_files = false;             ///< The worker's root folder is the module's.
     std::vector<Port> ports;
+    bool shares_ports = false;            ///< With the workers of the service's other replicas.
     std::uint64_t memory_bytes = 0;       ///< Linear memory at most.
     std::chrono::milliseconds timeout{0}; ///< Of the run, one request or one call; 0: none.
     std::vector<Outgoing> outgoing;       ///< Of a component.

@@ -357,6 +357,18 @@ TEST(WasiFileList, an_address_in_use_or_a_refusing_peer_is_named) {
     EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
 }
 
+TEST(WasiFileList, a_shared_address_is_shared_with_those_that_say_so_too) {
+    auto first = listen_on_loopback("web");
+    first.shared = true;
+    const auto opened = open_file_list(std::vector{first}, {});
+    ASSERT_TRUE(opened) << opened.error().describe();
+    auto second = first;
+    second.port = opened->ports.at(0);
+    EXPECT_TRUE(open_file_list(std::vector{second}, {}));
+    second.shared = false;
+    EXPECT_EQ(open_file_list(std::vector{second}, {}).error().code, ErrorCode::already_exists);
+}
+
 TEST(WasiFileList, connecting_with_tls_checks_the_host_and_the_deadline) {
     auto server = open_file_list(std::vector{listen_on_loopback("web", Protocol::tls)},
                                  {.tls_server = tls_server()});

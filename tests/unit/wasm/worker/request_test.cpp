@@ -16,6 +16,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     request.arguments = {"site.wasm", "two words", "\"quoted\"", ""};
     request.has_files = true;
     request.ports = {{.number = 80}, {.number = 65535, .address = "::1", .listen_port = 1}};
+    request.shares_ports = true;
     request.memory_bytes = std::uint64_t{4} << 30U;
     request.timeout = 90s;
     request.grace = 8s;
@@ -29,6 +30,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     EXPECT_EQ(decoded->arguments, request.arguments);
     EXPECT_TRUE(decoded->has_files);
     EXPECT_EQ(decoded->ports, request.ports);
+    EXPECT_TRUE(decoded->shares_ports);
     EXPECT_EQ(decoded->memory_bytes, request.memory_bytes);
     EXPECT_EQ(decoded->timeout, 90s);
     EXPECT_EQ(decoded->grace, 8s);
