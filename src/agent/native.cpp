@@ -290,7 +290,7 @@ public:
             logs_.say("The compose file names no services");
             return static_cast<int>(ExitCode::success);
         }
-        supervisor_.start(std::move(native_.services));
+        supervisor_.start(native_.services);
         if (auto done = loop_.run(); !done) {
             logs_.say(fmt::format("error: {}", done.error().describe()));
             return static_cast<int>(ExitCode::failure);
