@@ -368,7 +368,7 @@ private:
             };
         }
         services_.emplace(loop_, launcher_, logs_, std::move(options), std::move(callbacks));
-        services_->start(std::move(*prepared));
+        services_->start(*prepared);
     }
 
     EventLoop& loop_;

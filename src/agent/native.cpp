@@ -316,7 +316,7 @@ public:
             logs_.say(fmt::format("error: {}", taken.error().describe()));
             return static_cast<int>(ExitCode::failure);
         }
-        supervisor_.start(std::move(native_.services));
+        supervisor_.start(native_.services);
         if (auto done = loop_.run(); !done) {
             logs_.say(fmt::format("error: {}", done.error().describe()));
             return static_cast<int>(ExitCode::failure);

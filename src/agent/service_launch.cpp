@@ -118,10 +118,8 @@ Result<void> enter_mount_namespace() {
         return {};
     };
     return enter().map_error([](Error error) {
-        error.hint = "a service with volumes needs the right to mount: allow user namespaces here "
-                     "(see user_namespaces(7); Ubuntu: sysctl "
-                     "kernel.apparmor_restrict_unprivileged_userns=0; containers: their seccomp "
-                     "profile), or be root";
+        error.hint = "a service with volumes needs the right to mount: be root, or allow user "
+                     "namespaces here, see user_namespaces(7)";
         return error;
     });
 }

@@ -150,7 +150,7 @@ ServiceSupervisor::~ServiceSupervisor() {
     }
 }
 
-void ServiceSupervisor::start(std::vector<PreparedService> services) {
+void ServiceSupervisor::start(const std::vector<PreparedService>& services) {
     HR_ASSERT(services_.empty());
     for (const auto& prepared : services)
         for (auto& name : protocol::replica_names(prepared.service)) {

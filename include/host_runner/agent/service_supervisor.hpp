@@ -85,7 +85,7 @@ public:
 
     /// Starts those that wait for nobody; the rest follows on the loop. Call once. Dependencies are
     /// known services without a cycle, as decode_app_compose() assures.
-    void start(std::vector<PreparedService> services);
+    void start(const std::vector<PreparedService>& services);
 
     /// Ends all: SIGTERM to each service whose dependents have ended, SIGKILL after its grace
     /// period; then calls `done` once. Services are not restarted from here on. A second call only

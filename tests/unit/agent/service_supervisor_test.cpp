@@ -69,7 +69,7 @@ protected:
             events.emplace_back("all ended");
         };
         supervisor.emplace(*loop, launcher, logs, options, std::move(callbacks));
-        supervisor->start(std::move(list));
+        supervisor->start(list);
     }
 
     /// Runs the loop until `condition`; false after a time that only a hang reaches.
