@@ -183,6 +183,10 @@ TEST_F(RustGuestWithFiles, gets_the_same_answers_to_each_call) {
         EXPECT_EQ(ending.end, CallEnd::returned) << part << ": " << ending.err;
         seen += ending.out;
     }
+    for (const auto* what :
+         {"clock", "advice", "whence", "flags", "times", "lookup", "way", "rights",
+          "clock_to_wait_for", "flag_to_wait_with", "kind_to_wait_for"})
+        seen += run_in("rust_calls", {"unknown", what}, Access::read_write).out;
     EXPECT_TRUE(matches_golden(golden("rust_calls.txt"), seen));
 }
 
