@@ -43,6 +43,9 @@ Answer<OpenRequest> open_request(const Call& call) {
     // Linux before 6.3 makes a regular file of it.
     if (request.wants(layout::open_flags::create) && request.wants(layout::open_flags::directory))
         return refuse(Errno::inval);
+    // open(2): a link at the end is something that is there, wherever it leads.
+    if (request.wants(layout::open_flags::create) && request.wants(layout::open_flags::exclusive))
+        request.last = LastLink::keep;
     return request;
 }
 

@@ -156,6 +156,9 @@ TEST_F(WasiFiles, rights_decide_over_reading_and_writing) {
 TEST_F(WasiFiles, open_makes_and_cuts) {
     must_open("new", Guest::writing, create | exclusive);
     EXPECT_EQ(guest().open(root, "new", both, create | exclusive), exist);
+    // A link is there already, also one that leads nowhere or out.
+    EXPECT_EQ(guest().symlink("../out", root, "out"), ok);
+    EXPECT_EQ(guest().open(root, "out", both, create | exclusive), exist);
     EXPECT_EQ(guest().open(root, "missing"), noent);
     EXPECT_EQ(guest().open(root, ""), noent);
     must_open("file", Guest::reading, truncate);
