@@ -109,8 +109,8 @@ Result<void> take_delivered_file(const std::string& share, const std::string& de
     }
     if (copied != file.size)
         return differs("its size differs");
-    if (crypto::to_hex(hash.finish()) != file.sha256)
-        return differs("its SHA-256 differs");
+    if (const auto found = crypto::to_hex(hash.finish()); found != file.sha256)
+        return differs(fmt::format("its SHA-256 is {}, not {}", found, file.sha256));
     return {};
 }
 

@@ -26,7 +26,7 @@ constexpr int http_forbidden = 403;
 Error refusal(const net::HttpResponse& response, const std::string& method,
               const std::string& body) {
     return {response.status == http_forbidden ? ErrorCode::permission_denied
-                                              : ErrorCode::unavailable,
+                                              : ErrorCode::unsupported,
             fmt::format("The guest refuses {} with status {}: {}", method, response.status,
                         instance::printable(body)),
             response.status == http_forbidden ? "only images of the flavour dev allow it" : "", 0};

@@ -111,7 +111,7 @@ Result<void> show_services(const instance::InstancePaths& paths, const std::stri
     request.tail = options.tail;
     Output output;
     Result<void> trouble;
-    HR_CHECK(stream_from_guest(
+    const auto streamed = stream_from_guest(
         paths, "Logs", protocol::encode_logs_request(request),
         [&](const protocol::StreamItem& item) {
             using Kind = protocol::StreamItem::Kind;
@@ -124,7 +124,10 @@ Result<void> show_services(const instance::InstancePaths& paths, const std::stri
                 trouble = fail(ErrorCode::not_found,
                                fmt::format("The guest has no such log: {}", item.bytes));
             return trouble.has_value();
-        }));
+        });
+    // QEMU closes the channel when the VM ends, which is what a follower waits for.
+    if (!streamed && !(options.follow && streamed.error().code == ErrorCode::unavailable))
+        return streamed;
     return trouble;
 }
 

@@ -2,6 +2,7 @@
 #include "host_runner/spec/wasm_module.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 
 #include <fmt/format.h>
@@ -251,6 +252,19 @@ Result<void> read_sections(Reader reader, const Read& read) {
     return {};
 }
 
+/// Whether `name`, when it is one of WASI's interfaces, is one of WASI 0.2's.
+/// Source: WASI 0.2, its packages
+bool is_known_to_components(std::string_view name) {
+    constexpr std::string_view wasi = "wasi:";
+    constexpr std::array<std::string_view, 7> packages{"cli", "clocks", "filesystem", "http",
+                                                       "io",  "random", "sockets"};
+    if (!name.starts_with(wasi))
+        return true;
+    const auto package = name.substr(wasi.size(), name.find('/') - wasi.size());
+    return std::find(packages.begin(), packages.end(), package) != packages.end() &&
+           name.find("@0.2.") != std::string_view::npos;
+}
+
 bool offers(const WasmModule& module, std::string_view name) {
     return std::find(module.exports.begin(), module.exports.end(), name) != module.exports.end();
 }
@@ -288,7 +302,15 @@ Result<WasmModule> describe_wasm(std::string_view bytes) {
 
 Result<protocol::World> guess_world(const WasmModule& module) {
     if (module.is_component) {
-        // Its imports are the engine's to check: which of them it has, changes with the engine.
+        // Which functions and other namespaces there are is the engine's to check. What of WASI no
+        // world has is known here.
+        const auto unknown =
+            std::find_if(module.imports.begin(), module.imports.end(),
+                         [](const auto& import) { return !is_known_to_components(import.module); });
+        if (unknown != module.imports.end())
+            return fail(ErrorCode::unsupported,
+                        fmt::format("No world offers the import {}", unknown->module),
+                        "components have the interfaces of WASI 0.2");
         if (std::any_of(module.exports.begin(), module.exports.end(), [](const auto& name) {
                 return name.starts_with("wasi:http/incoming-handler@0.2.");
             }))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong, made to go wrong: nothing may be left behind and every message must say what to do."""
+import hashlib
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ import socket
 import subprocess
 
 import pytest
-from harness import BOOT_SECONDS, DEV_IMAGE, HELLO, IMAGE, STEP_SECONDS, copy_image, fetch, is_gone, wait_until
+from harness import BOOT_SECONDS, DEV_IMAGE, HELLO, IMAGE, SOURCE, STEP_SECONDS, copy_image, fetch, is_gone, wait_until
 
 
 def start_hello(host, *arguments, **options):
@@ -195,6 +196,30 @@ def test_a_damaged_root_file_system_is_refused_by_the_guest(host, tmp_path):
     run = host.start(image=image)
     assert run.wait(BOOT_SECONDS) == 14
     assert run.events[-1]["reason"] == "guest_reset"
+
+
+def test_a_module_that_the_host_changed_is_refused_by_the_guest(host, tmp_path):
+    # A host that changes the share disk after the runner wrote it: QEMU's stand-in does, and then becomes QEMU.
+    module = SOURCE / "tests/fixtures/wasm_http/service.wasm"
+    other = tmp_path / "other.wasm"
+    other.write_bytes(module.read_bytes())
+    damaged(other)
+    named, found = (hashlib.sha256(file.read_bytes()).hexdigest() for file in (module, other))
+    stand_in = tmp_path / "qemu"
+    stand_in.write_text(f"""#!/bin/sh
+for argument; do
+    share=${{argument#file=}} share=${{share%%,*}}
+    case $share in */share.img) mcopy -o -i "$share" {other} ::files/{named} || exit 1 ;; esac
+done
+exec {shutil.which("qemu-system-x86_64")} "$@"
+""")
+    stand_in.chmod(0o755)
+    run = host.start("-c", SOURCE / "configs/http.yaml", "--qemu", stand_in)
+    error = run.wait_for("boot_error")
+    assert named in error["text"] and found in error["text"] and "service.wasm" in error["text"]
+    assert not any(event["event"] == "ready" for event in run.events)
+    host.command("stop", "--all", "--force")
+    run.wait()
 
 
 def test_a_full_disk_under_the_instance_folder_is_a_clear_error(host):

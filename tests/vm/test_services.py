@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples in configs/, each run in a real VM: what their comments promise is what happens."""
 import hashlib
+import http.client
 import json
 import re
 import signal
 import socket
 import ssl
 import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
+
+import pytest
 
 from harness import BOOT_SECONDS, DEV_IMAGE, IMAGE, PROGRAM, SOURCE, STEP_SECONDS, fetch, wait_until
 
 CONFIGS = SOURCE / "configs"
 MODULES = SOURCE / "tests" / "fixtures" / "wasm"
+COMPONENT = SOURCE / "tests" / "fixtures" / "wasm_http" / "service.wasm"
 
 
 def services(host, run):
@@ -50,9 +56,16 @@ def test_restart_policies_are_kept(host):
     gave_up = wait_until(lambda: services(host, run)["unlucky"]["restarts"] == 3, STEP_SECONDS)
     assert gave_up, services(host, run)
     assert wait_until(lambda: services(host, run)["unlucky"]["state"] == "exited", STEP_SECONDS)
-    assert host.command("logs", run.id, "--service", "unlucky").stdout.count("failing") == 4
+    assert host.command("logs", run.id, "unlucky").stdout.count("failing") == 4
+    # A service's name is one of the logs; -f ends with the VM.
+    following = subprocess.Popen([str(PROGRAM), "logs", run.id, "steady", "-f"], env=host.environment, cwd=host.cwd,
+                                 stdout=subprocess.PIPE, text=True)
+    assert following.stdout.readline() == "working\n"
+    refused = host.command("logs", run.id, "stedy", check=False)
+    assert refused.returncode != 0 and "no service 'stedy'" in refused.stderr and "steady" in refused.stderr
     assert services(host, run)["steady"]["state"] in ("running", "restarting")
     stop(host, run)
+    assert following.wait(STEP_SECONDS) == 0
 
 
 def test_a_volume_outlives_the_vm_and_a_delivered_file_is_read_only(host):
@@ -211,6 +224,9 @@ def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nob
     def deed(*arguments, **more):
         return {"image": str(MODULES / "deeds_wasi.wasm"), "command": list(arguments), **more}
 
+    # Only the guest's engine knows all that it offers.
+    stranger = tmp_path / "stranger.wasm"
+    stranger.write_bytes(COMPONENT.read_bytes().replace(b"wasi:cli/stderr@", b"wasi:cli/absent@"))
     compose = tmp_path / "compose.yaml"
     compose.write_text(json.dumps({
         "name": "deeds",
@@ -224,10 +240,16 @@ def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nob
             "memory": deed("exhaust", **{"x-limits": {"memory": "8m"}}),
             "thief": deed("copy", "/etc/passwd"),
             "endless": deed("spin"),
+            # What the kernel's limits end: a program, its children, and a module that is allowed more than its worker.
+            "hog": {"command": ["/bin/busybox", "tail", "/dev/zero"], "mem_limit": "16m"},
+            "forks": {"command": ["/bin/sh", "-c", "for i in 1 2 3 4 5 6; do sleep 1000 & done; wait"], "pids_limit": 4},
+            "worker": deed("exhaust", mem_limit="40m", **{"x-limits": {"memory": "1g"}}),
+            "stranger": {"image": str(stranger), "ports": ["8081:81"]},
         },
     }))
     run = host.start("-c", compose, "-p", "tcp::0:80")
-    codes = {"done": 0, "code": 7, "trap": 134, "loop": 124, "wait": 124, "memory": 137, "thief": 1}
+    codes = {"done": 0, "code": 7, "trap": 134, "loop": 124, "wait": 124, "memory": 137, "thief": 1,
+             "hog": 137, "forks": 2, "worker": 137}
 
     def ended():
         seen = services(host, run)
@@ -240,11 +262,78 @@ def test_webassembly_services_that_misbehave_end_each_in_its_way_and_disturb_nob
     assert {name: seen[name]["exit_code"] for name in codes} == codes
     assert seen["trap"]["restarts"] == 1
     assert seen["endless"]["state"] == "running"
+    assert seen["stranger"]["state"] == "failed"
     assert fetch(run.port).startswith("Hello from WebAssembly")
     logs = {name: host.command("logs", run.id, "--service", name).stdout for name in codes}
     assert logs["trap"].count("The module trapped: ") == 2
     assert "time-out of 2000 ms" in logs["loop"] and "time-out of 2000 ms" in logs["wait"]
     assert "ran out of memory" in logs["memory"]
+    # The kernel ended the whole worker, which therefore says nothing.
+    assert logs["worker"] == ""
+    assert "can't fork" in logs["forks"]
+    assert "wasi:cli/absent@0.2" in host.command("logs", run.id, "serial").stdout
+    stop(host, run)
+
+
+def test_a_storm_of_traps_or_a_killed_worker_harms_only_its_own_service(host, tmp_path):
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(json.dumps({
+        "name": "neighbours",
+        "services": {
+            "stormy": {"image": str(COMPONENT), "ports": ["8080:80"], "restart": "on-failure"},
+            "quiet": {"image": str(COMPONENT), "ports": ["8081:81"], "restart": "on-failure"},
+        },
+    }))
+    run = host.start("-c", compose, "-p", "tcp::0:80", "-p", "tcp::0:81", image=DEV_IMAGE)
+    run.wait_for("ready")
+    stormy, quiet = (int(event["text"].split(":")[2]) for event in run.events if event["event"] == "port")
+
+    def slowest(count):
+        """The 99th percentile of the quiet service's latencies."""
+        times = []
+        for _ in range(count):
+            start = time.monotonic()
+            assert fetch(quiet).startswith("hello\n")
+            times.append(time.monotonic() - start)
+        return sorted(times)[len(times) * 99 // 100]
+
+    traps, over = [], threading.Event()
+
+    def trap():
+        while not over.is_set():
+            traps.append(status_of(stormy, "/trap"))
+
+    before = slowest(50)
+    storm = [threading.Thread(target=trap) for _ in range(4)]
+    for thread in storm:
+        thread.start()
+    during = slowest(100)
+    over.set()
+    for thread in storm:
+        thread.join(STEP_SECONDS)
+    assert len(traps) > 100 and set(traps) == {500}
+    # One emulated processor serves five clients now: what matters is that nobody waits for a time limit.
+    assert during < max(20 * before, 2), (before, during)
+    seen = services(host, run)
+    assert seen["stormy"]["restarts"] == seen["quiet"]["restarts"] == 0
+
+    # A request that lives through its neighbour's death, and one that does not.
+    with socket.create_connection(("127.0.0.1", quiet), STEP_SECONDS) as half:
+        half.sendall(b"POST /echo HTTP/1.1\r\nHost: quiet\r\nConnection: close\r\nContent-Length: 8\r\n\r\nhalf")
+        lost = urllib.request.urlopen(f"http://127.0.0.1:{stormy}/pause", timeout=STEP_SECONDS)
+        assert lost.readline() == b"pausing\n"
+        host.command("exec", run.id, "--", "/bin/kill", "-9", seen["stormy"]["pid"])
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            lost.read()
+        half.sendall(b"done")
+        answer = b""
+        while chunk := half.recv(4096):
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"halfdone" in answer.replace(b"\r\n", b"").replace(b"4", b"")
+    assert wait_until(lambda: services(host, run)["stormy"]["restarts"] == 1 and
+                      services(host, run)["stormy"]["state"] == "running", STEP_SECONDS), services(host, run)
+    assert fetch(stormy).startswith("hello\n")
+    assert services(host, run)["quiet"] == seen["quiet"]
     stop(host, run)
 
 
@@ -333,3 +422,31 @@ def test_run_wasm_is_one_module_with_our_descriptors_and_exit_code(host, tmp_pat
     done = run_wasm(MODULES / "missing_imports.wasm")
     assert done.returncode == 6 and b"env.note" in done.stderr, done
     assert not host.list()
+
+
+def status_of(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=STEP_SECONDS) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("service, place, words, code", [
+    ({"image": "MODULE", "x-world": "wasi-keyvalue"}, ":5:", "'wasi-keyvalue' is not a world", 2),
+    ({"image": "imports.wasm"}, ":4:", "No world offers the import env.", 6),
+])
+def test_what_no_vm_could_run_is_refused_before_there_is_one(host, tmp_path, service, place, words, code):
+    (tmp_path / "imports.wasm").write_bytes((MODULES / "hosted.wasm").read_bytes())
+    (tmp_path / "MODULE").write_bytes(COMPONENT.read_bytes())
+    compose = tmp_path / "compose.yaml"
+    compose.write_text("services:\n  site:\n    platform: wasi/wasm\n" +
+                       "".join(f"    {key}: {value}\n" for key, value in service.items()))
+    run = host.start("-c", compose)
+    assert run.wait() == code
+    checked = host.command("compose", "check", compose, check=False)
+    assert checked.returncode == code
+    for text in (run.stderr, checked.stderr):
+        assert f"compose.yaml{place}" in text and words in text
+    assert run.events == [] or run.events[-1]["event"] == "error"
+    assert not (host.state / "instances").exists() or list((host.state / "instances").iterdir()) == []

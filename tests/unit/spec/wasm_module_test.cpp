@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/spec/wasm_module.hpp"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -134,6 +135,15 @@ TEST(WasmModule, that_is_a_component_suits_the_world_of_its_export) {
     component.imports = {{"wasi:http/types@0.2.3", ""}};
     component.exports = {"wasi:http/incoming-handler@0.2.3"};
     EXPECT_EQ(guess_world(component), protocol::World::wasi_http);
+    component.imports = {{"own:types/shapes", ""}, {"wasi:io/poll@0.2.0", ""}};
+    EXPECT_TRUE(guess_world(component)) << "what is not WASI's is the engine's to judge";
+    for (const auto* name :
+         {"wasi:http/types@0.3.0", "wasi:keyvalue/store@0.2.0", "wasi:io/poll", "wasi:"}) {
+        component.imports = {{name, ""}};
+        EXPECT_EQ(guess_world(component).error().message,
+                  fmt::format("No world offers the import {}", name));
+    }
+    component.imports.clear();
     for (const auto* name : {"wasi:http/incoming-handler@0.3.0", "wasi:cli/run@0.2.3", "run"}) {
         component.exports = {name};
         EXPECT_THAT(guess_world(component).error().message,
