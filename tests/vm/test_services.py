@@ -337,6 +337,14 @@ def test_a_storm_of_traps_or_a_killed_worker_harms_only_its_own_service(host, tm
     stop(host, run)
 
 
+def test_the_example_of_a_function_takes_json_and_gives_json(host):
+    run = host.start("-c", CONFIGS / "function.yaml")
+    run.wait_for("ready")
+    answer = host.command("invoke", run.id, "sum", "--data", "[1, 2.5, 4]", "--env", "UNIT=kg").stdout
+    assert json.loads(answer) == {"count": 3, "sum": 7.5, "smallest": 1, "largest": 4, "unit": "kg"}
+    stop(host, run)
+
+
 def test_a_function_answers_each_call_in_a_fresh_instance(host, tmp_path):
     compose = tmp_path / "compose.yaml"
     compose.write_text(json.dumps({
@@ -361,9 +369,6 @@ def test_a_function_answers_each_call_in_a_fresh_instance(host, tmp_path):
         assert done.returncode == code, (arguments, done)
         return done
 
-    # The example's own words, and what it says to something else.
-    answer = invoke("sum", "--data", "[1, 2.5, 4]", "--env", "UNIT=kg").stdout
-    assert json.loads(answer) == {"count": 3, "sum": 7.5, "smallest": 1, "largest": 4, "unit": "kg"}
     assert b"no number" in invoke("sum", "--data", "[1,", code=2).stderr
     assert b"there are: sum, calls, deeds, component" in invoke("nobody", code=2).stderr
     assert invoke("component", "--data", "a body", "--", "/echo").stdout == b"a body"
