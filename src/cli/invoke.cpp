@@ -107,8 +107,9 @@ VerbResult run_verb_invoke(const Context& context) {
     HR_TRY(const auto session,
            instance::FunctionSession::open(*loop, port.socket, answer_patience));
     HR_TRY(const auto answer,
-           run_function_call(*loop, *session, call,
-                             [&](std::function<void()> can_cancel) { cancel = can_cancel; }));
+           run_function_call(*loop, *session, call, [&](std::function<void()> can_cancel) {
+               cancel = std::move(can_cancel);
+           }));
     if (call.keep_output)
         HR_CHECK(print_out(format_json(call.request.function, answer)));
     print_end(call.request.function, answer.result);

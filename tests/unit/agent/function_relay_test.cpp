@@ -22,9 +22,7 @@ namespace {
 using namespace std::chrono_literals;
 using protocol::CallStatus;
 using protocol::FrameKind;
-using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
 
 const std::string hello = "0123456789abcdef";
 
