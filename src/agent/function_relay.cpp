@@ -32,6 +32,8 @@ using protocol::FrameKind;
 
 /// Read from one session before others get their turn.
 constexpr std::size_t bytes_per_turn = 256UL * 1024;
+/// How long a port's host must be away to be gone.
+constexpr std::chrono::milliseconds away_time{100};
 /// The same, from one worker.
 constexpr int frames_per_turn = 64;
 /// What a session's peer may leave unread: the room of all its calls, and as much again for small
@@ -110,6 +112,7 @@ struct FunctionRelay::Session {
     bool is_open = false;    ///< The hello has come.
     bool is_ignored = false; ///< It broke the rules: until its end nothing is read.
     bool turn_posted = false;
+    EventLoop::TimerId away_timer = 0;
     struct Call {
         Worker* worker = nullptr;
         std::uint64_t number = 0; ///< The worker's.
@@ -123,8 +126,10 @@ struct FunctionRelay::Impl {
     Impl& operator=(const Impl&) = delete;
     ~Impl() {
         *alive = false;
-        for (const auto& session : sessions)
+        for (const auto& session : sessions) {
             loop.unwatch(session.edges.get());
+            loop.cancel(session.away_timer);
+        }
         for (const auto& worker : workers)
             loop.unwatch(worker->channel.get());
     }
@@ -284,7 +289,7 @@ struct FunctionRelay::Impl {
     void take_turn(Session& session) {
         session.turn_posted = false;
         if (session.is_port && !host_is_connected(session)) {
-            end(session);
+            end_if_host_stays_away(session);
             return;
         }
         session.out.write_to(session.fd.get());
@@ -297,8 +302,10 @@ struct FunctionRelay::Impl {
                 return;
             if (count <= 0) {
                 // Of a port it means nothing as long as its host is connected.
-                if (!session.is_port || !host_is_connected(session))
+                if (!session.is_port)
                     end(session);
+                else if (!host_is_connected(session))
+                    end_if_host_stays_away(session);
                 return;
             }
             read += static_cast<std::size_t>(count);
@@ -311,6 +318,20 @@ struct FunctionRelay::Impl {
                 if (!living.expired())
                     take_turn(session);
             });
+    }
+
+    /// Data and the news of connections come on queues of their own: a host that has just come and
+    /// spoken may still be seen to leave, for the one before it. A new one begins with a hello.
+    void end_if_host_stays_away(Session& session) {
+        if (session.away_timer != 0)
+            return;
+        session.away_timer = loop.call_after(away_time, [this, &session] {
+            session.away_timer = 0;
+            if (!host_is_connected(session))
+                end(session);
+            else
+                take_turn(session);
+        });
     }
 
     void read_frames(Session& session, std::string_view received) {

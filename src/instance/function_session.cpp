@@ -27,7 +27,7 @@ using protocol::Frame;
 using protocol::FrameKind;
 using std::chrono::milliseconds;
 
-constexpr milliseconds pause_between_tries{100};
+constexpr milliseconds pause_between_tries{300}; // above what the guest takes for an absence
 constexpr milliseconds one_try{1000};
 constexpr milliseconds grace_after_timeout{5000};
 /// What an earlier session can have left in the channel.

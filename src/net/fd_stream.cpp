@@ -40,6 +40,22 @@ void FdStream::start_message(std::size_t max_header_bytes, std::size_t max_line_
     max_line_bytes_ = max_line_bytes;
 }
 
+bool FdStream::comes_back() const {
+    constexpr std::chrono::milliseconds away_time{100};
+    constexpr std::chrono::milliseconds pause{5};
+    const auto until = Clock::now() + away_time;
+    for (;;) {
+        pollfd state{fd_, POLLIN, 0};
+        if (::poll(&state, 1, 0) < 0 || (state.revents & (POLLERR | POLLNVAL)) != 0)
+            return false;
+        if ((state.revents & POLLHUP) == 0)
+            return true;
+        if (Clock::now() >= until)
+            return false;
+        std::this_thread::sleep_for(pause);
+    }
+}
+
 bool FdStream::wait_until(short events) {
     for (;;) {
         int timeout_ms = -1;
@@ -67,6 +83,8 @@ bool FdStream::wait_until(short events) {
         if ((waiting[0].revents & events) != 0)
             return true;
         if (waiting[0].revents != 0) { // POLLHUP, POLLERR: nothing more to read or to write
+            if (is_device_ && comes_back())
+                continue;
             broken_ = Broken::closed;
             return false;
         }
@@ -87,12 +105,9 @@ bool FdStream::fill() {
         }
         if (count < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK))
             continue;
-        if (count == 0 && is_device_) {
-            pollfd state{fd_, POLLIN, 0};
-            if (::poll(&state, 1, 0) >= 0 && (state.revents & POLLHUP) == 0) {
-                std::this_thread::sleep_for(empty_read_pause);
-                continue;
-            }
+        if (count == 0 && is_device_ && comes_back()) {
+            std::this_thread::sleep_for(empty_read_pause);
+            continue;
         }
         broken_ = Broken::closed;
         return false;
@@ -130,7 +145,8 @@ bool FdStream::is_asked_anew() const {
         return false; // there it would be the same peer, which need not wait for its answer
     pollfd state{fd_, POLLIN, 0};
     return buffer_begin_ < buffer_.size() ||
-           (::poll(&state, 1, 0) > 0 && (state.revents & POLLIN) != 0);
+           // A port without a host reports both.
+           (::poll(&state, 1, 0) > 0 && (state.revents & (POLLIN | POLLHUP)) == POLLIN);
 }
 
 bool FdStream::wait_for_input() {

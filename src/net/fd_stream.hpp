@@ -55,6 +55,10 @@ public:
 
 private:
     [[nodiscard]] bool wait_until(short events);
+    /// Of a device that says that nobody is at its other end: whether somebody is, within a moment.
+    /// Data of a virtio-serial port and the news of its connections come on queues of their own: a
+    /// host that has just come and asked may still be seen to leave, for the one before it.
+    [[nodiscard]] bool comes_back() const;
     [[nodiscard]] bool fill();
     [[nodiscard]] bool skip_to_answer();
     [[nodiscard]] bool count_header(std::string_view bytes);
