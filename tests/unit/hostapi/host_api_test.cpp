@@ -228,6 +228,8 @@ TEST_F(HostApiOnVirtioSerial, makes_one_key_at_a_time) {
     peer.send(post("GetSealingKey", R"({"quote":"00ff"})"));
     EXPECT_THAT(peer.receive_until("}"), StartsWith("HTTP/1.1 503 "));
     made.set_value();
+    // The callback, which uses the promises, has returned when its answer is here.
+    EXPECT_THAT(key_peer.receive_until("}"), StartsWith("HTTP/1.1 200 "));
 }
 
 TEST_F(HostApiOnVirtioSerial, connects_again_when_qemu_was_started_again) {
