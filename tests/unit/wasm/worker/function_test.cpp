@@ -6,17 +6,16 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
 
+#include "compiled_fixture.hpp"
 #include "fakes/sanitizer.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/process.hpp"
 #include "host_runner/protocol/invocation.hpp"
-#include "host_runner/wasm/compile.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::wasm::worker {
@@ -28,31 +27,12 @@ using protocol::FrameKind;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::StartsWith;
+using tests::compiled;
 
 constexpr int artifact_number = 3;
 constexpr int report_number = 4;
 constexpr int channel_number = 5;
 constexpr int patience_ms = 60'000;
-
-UniqueFd compiled(const std::string& name) {
-    static std::map<std::string, std::string> artifacts;
-    auto& artifact = artifacts[name];
-    ForkExecLauncher launcher;
-    UniqueFd file(::memfd_create("test", MFD_CLOEXEC));
-    if (artifact.empty()) {
-        const auto path = HOST_RUNNER_SOURCE_DIR "/tests/fixtures/wasm/" + name;
-        const UniqueFd module(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-        const auto done =
-            compile_in_child(launcher, {GUEST_AGENT, "compile"}, module.get(), file.get());
-        EXPECT_TRUE(done) << done.error().describe();
-        ::lseek(file.get(), 0, SEEK_SET);
-        artifact = read_all(file.get(), std::size_t{64} << 20U).value_or("");
-    } else {
-        EXPECT_TRUE(write_all(file.get(), artifact));
-    }
-    ::lseek(file.get(), 0, SEEK_SET);
-    return file;
-}
 
 /// What came of one call.
 struct Seen {

@@ -7,20 +7,18 @@
 
 #include <array>
 #include <csignal>
-#include <map>
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
 
+#include "compiled_fixture.hpp"
 #include "fakes/sanitizer.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/process.hpp"
-#include "host_runner/wasm/compile.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::wasm::worker {
@@ -30,6 +28,8 @@ using namespace std::chrono_literals;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::StartsWith;
+using tests::compiled;
+using tests::memory_file;
 
 /// Also on a machine that is busy with other things.
 constexpr auto patience = 60s;
@@ -37,31 +37,6 @@ constexpr int artifact_number = 3;
 
 int to_int(WorkerExit code) {
     return static_cast<int>(code);
-}
-
-UniqueFd memory_file() {
-    return UniqueFd(::memfd_create("test", MFD_CLOEXEC));
-}
-
-/// Compiled once for each fixture: the native code, at its start.
-UniqueFd compiled(const std::string& name) {
-    static std::map<std::string, std::string> artifacts;
-    auto& artifact = artifacts[name];
-    ForkExecLauncher launcher;
-    if (artifact.empty()) {
-        const auto path = HOST_RUNNER_SOURCE_DIR "/tests/fixtures/wasm/" + name;
-        const UniqueFd module(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-        const auto file = memory_file();
-        const auto done =
-            compile_in_child(launcher, {GUEST_AGENT, "compile"}, module.get(), file.get());
-        EXPECT_TRUE(done) << done.error().describe();
-        ::lseek(file.get(), 0, SEEK_SET);
-        artifact = read_all(file.get(), std::size_t{64} << 20U).value_or("");
-    }
-    auto file = memory_file();
-    EXPECT_TRUE(write_all(file.get(), artifact));
-    ::lseek(file.get(), 0, SEEK_SET);
-    return file;
 }
 
 class Worker : public testing::Test {
