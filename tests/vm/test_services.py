@@ -26,6 +26,15 @@ def services(host, run):
     return {service["name"]: service for service in host.json("inspect", run.id)["services"] or []}
 
 
+def answer_to(port, path):
+    """Status and body, of an error too."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=BOOT_SECONDS) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
 def stop(host, run):
     host.command("stop", "--all")
     assert run.wait() == 0
@@ -152,28 +161,21 @@ def test_a_webassembly_service_speaks_tls_with_the_certificate_that_inspect_name
 
 
 def test_a_component_answers_http_and_survives_what_its_requests_do(host):
-    def status(path):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{run.port}{path}", timeout=BOOT_SECONDS) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
     run = host.start("-c", CONFIGS / "http.yaml", "-p", "tcp::0:8080")
     run.wait_for("ready")
     boot_id = host.json("inspect", run.id)["guest"]["boot_id"]
     program = services(host, run)["hello"]["program_sha256"]
     greeting = f"hello\nHello from WebAssembly in a VM of host_runner\nboot id: {boot_id}\nprogram: {program}\n"
-    assert status("/") == (200, greeting.encode())
-    assert [status(path)[0] for path in ("/trap", "/spin", "/memory")] == [500, 504, 503]
-    assert status("/fetch?10.0.2.2:80")[1].startswith(b"error")
-    assert len(status("/big")[1]) == 8 << 20
-    assert status("/")[0] == 200
+    assert answer_to(run.port, "/") == (200, greeting.encode())
+    assert [answer_to(run.port, path)[0] for path in ("/trap", "/spin", "/memory")] == [500, 504, 503]
+    assert answer_to(run.port, "/fetch?10.0.2.2:80")[1].startswith(b"error")
+    assert len(answer_to(run.port, "/big")[1]) == 8 << 20
+    assert answer_to(run.port, "/")[0] == 200
     assert services(host, run)["hello"]["restarts"] == 0
     follow = subprocess.Popen([PROGRAM, "logs", "-f", run.id, "hello"], env=host.environment, stdout=subprocess.PIPE, text=True)
     while "outgoing_denied" not in follow.stdout.readline():
         pass
-    assert status("/log")[0] == 200
+    assert answer_to(run.port, "/log")[0] == 200
     while "a line of the log" not in follow.stdout.readline():
         pass
     follow.send_signal(signal.SIGINT)
@@ -301,7 +303,7 @@ def test_a_storm_of_traps_or_a_killed_worker_harms_only_its_own_service(host, tm
 
     def trap():
         while not over.is_set():
-            traps.append(status_of(stormy, "/trap"))
+            traps.append(answer_to(stormy, "/trap")[0])
 
     before = slowest(50)
     storm = [threading.Thread(target=trap) for _ in range(4)]
@@ -427,14 +429,6 @@ def test_run_wasm_is_one_module_with_our_descriptors_and_exit_code(host, tmp_pat
     done = run_wasm(MODULES / "missing_imports.wasm")
     assert done.returncode == 6 and b"env.note" in done.stderr, done
     assert not host.list()
-
-
-def status_of(port, path):
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=STEP_SECONDS) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 @pytest.mark.parametrize("service, place, words, code", [
