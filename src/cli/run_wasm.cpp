@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <csignal>
 #include <cstdlib>
+#include <optional>
 #include <thread>
 
 #include <unistd.h>
@@ -14,6 +14,7 @@
 #include "host_runner/base/units.hpp"
 #include "host_runner/cli/run_view.hpp"
 #include "host_runner/cli/vm_options.hpp"
+#include "host_runner/instance/control.hpp"
 #include "host_runner/instance/run.hpp"
 #include "host_runner/protocol/channel.hpp"
 #include "host_runner/spec/wasm_module.hpp"
@@ -122,6 +123,9 @@ Result<spec::VmSpec> make_spec(const Context& context, const std::string& compos
 }
 
 /// Calls the module once the VM is ready, on a thread of its own, and then has the VM stopped.
+///
+/// The stop is asked for as `host_runner stop` does: a signal to ourselves would end us where the
+/// VM, and with it the loop that takes signals, has ended before the call.
 class Caller {
 public:
     explicit Caller(FunctionCall call) : call_(std::move(call)) {}
@@ -132,22 +136,33 @@ public:
             thread_.join();
     }
 
-    void begin(std::string socket) {
-        thread_ = std::thread([this, socket = std::move(socket)] {
-            answer_ = call(socket);
-            // As somebody who stops the VM from outside; the run's loop waits for it.
-            ::kill(::getpid(), SIGTERM);
+    [[nodiscard]] bool has_begun() const noexcept {
+        return thread_.joinable();
+    }
+    void begin(const instance::InstancePaths& paths) {
+        thread_ = std::thread([this, paths] {
+            answer_ = call(paths.channel_socket(protocol::invocation_ports.front()));
+            stop(paths);
         });
     }
-    /// After the VM's end. nullopt: it was never ready.
+    /// In place of begin(): the VM will not become ready.
+    void give_up(const instance::InstancePaths& paths) {
+        thread_ = std::thread([paths] { stop(paths); });
+    }
+    /// After the VM's end. nullopt: the module was not called.
     [[nodiscard]] std::optional<Result<FunctionAnswer>> finish() {
-        if (!thread_.joinable())
-            return std::nullopt;
-        thread_.join();
+        if (thread_.joinable())
+            thread_.join();
         return std::move(answer_);
     }
 
 private:
+    static void stop(const instance::InstancePaths& paths) {
+        if (const auto stopped =
+                instance::request_stop(paths.control_socket(), paths.lock(), {}, {});
+            !stopped)
+            print_error(stopped.error());
+    }
     [[nodiscard]] Result<FunctionAnswer> call(const std::string& socket) const {
         HR_TRY(const auto loop, EventLoop::create());
         HR_TRY(const auto session, instance::FunctionSession::open(*loop, socket, answer_patience));
@@ -156,7 +171,7 @@ private:
 
     FunctionCall call_;
     std::thread thread_;
-    Result<FunctionAnswer> answer_ = fail(ErrorCode::internal, "The module was not called");
+    std::optional<Result<FunctionAnswer>> answer_;
 };
 
 /// Its stdout is the module's. Progress is for people who wait, not for what reads stderr.
@@ -193,19 +208,19 @@ VerbResult run_verb_run_wasm(const Context& context) {
     Caller caller(std::move(call));
     std::string id;
     std::string boot_error;
-    bool is_called = false;
     HR_TRY(const auto outcome, instance::run_instance(spec, [&](const instance::RunEvent& event) {
                if (event.kind == Kind::created)
                    id = event.text;
-               if (event.kind == Kind::boot_error && !is_called) {
-                   boot_error = event.text;
-                   ::kill(::getpid(), SIGTERM); // it will not become ready
-               }
-               if (!is_called && view)
+               if (caller.has_begun())
+                   return;
+               if (view)
                    view->on_event(event);
-               if (event.kind == Kind::ready && !std::exchange(is_called, true))
-                   caller.begin(
-                       registry.paths(id).channel_socket(protocol::invocation_ports.front()));
+               if (event.kind == Kind::boot_error) {
+                   boot_error = event.text;
+                   caller.give_up(registry.paths(id));
+               } else if (event.kind == Kind::ready) {
+                   caller.begin(registry.paths(id));
+               }
            }));
     const auto answer = caller.finish();
     if (!answer) {

@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 import pytest
-from harness import BOOT_SECONDS, DEV_IMAGE, HELLO, IMAGE, SOURCE, STEP_SECONDS, copy_image, fetch, is_gone, wait_until
+from harness import BOOT_SECONDS, DEV_IMAGE, HELLO, IMAGE, PROGRAM, SOURCE, STEP_SECONDS, copy_image, fetch, is_gone, wait_until
 
 
 def start_hello(host, *arguments, **options):
@@ -220,6 +220,21 @@ exec {shutil.which("qemu-system-x86_64")} "$@"
     assert not any(event["event"] == "ready" for event in run.events)
     host.command("stop", "--all", "--force")
     run.wait()
+
+
+def test_run_wasm_whose_vm_dies_while_nobody_reads_its_output_says_so_and_leaves_nothing(host, tmp_path):
+    environment = host.environment | {"TMPDIR": str(tmp_path)}
+    module = SOURCE / "tests/fixtures/wasm/calls.wasm"
+    with subprocess.Popen([PROGRAM, "run-wasm", "-i", IMAGE, "--tee", "none", module, "--", "write", "10000000"], cwd=host.cwd,
+                          env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as runner:
+        # The module has begun, and is held up by us.
+        assert runner.stdout.read(1) == b"x"
+        instance = host.list()[0]["id"]
+        os.kill(host.json("inspect", instance)["pid"], signal.SIGKILL)
+        assert wait_until(lambda: not host.list(), STEP_SECONDS)
+        _, errors = runner.communicate(timeout=STEP_SECONDS)
+    assert runner.returncode == 1 and b"the VM has ended" in errors, (runner.returncode, errors)
+    assert not list(tmp_path.glob("host-runner-module*"))
 
 
 def test_a_full_disk_under_the_instance_folder_is_a_clear_error(host):
