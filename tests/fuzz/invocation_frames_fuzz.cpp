@@ -14,13 +14,13 @@ namespace {
 using namespace host_runner::protocol;
 
 void look_into(const Frame& frame) {
-    const auto request = decode_invoke_request(frame.payload);
-    if (request) {
-        // JSON of another form may be longer in ours.
-        const auto bytes = encode_invoke_request(*request);
-        if (bytes && (!decode_invoke_request(*bytes) ||
-                      encode_invoke_request(*decode_invoke_request(*bytes)) != bytes))
-            std::abort();
+    if (const auto request = decode_invoke_request(frame.payload)) {
+        // Ours may be longer than JSON of another form, and then too long.
+        if (const auto bytes = encode_invoke_request(*request)) {
+            const auto again = decode_invoke_request(*bytes);
+            if (!again || encode_invoke_request(*again).value_or("") != *bytes)
+                std::abort();
+        }
     }
     if (const auto result = decode_invoke_result(frame.payload))
         if (!decode_invoke_result(encode_invoke_result(*result)))
