@@ -287,6 +287,8 @@ struct FunctionRelay::Impl {
     }
 
     void take_turn(Session& session) {
+        if (!session.fd)
+            return; // it has ended, and is about to be removed
         session.turn_posted = false;
         if (session.is_port && !host_is_connected(session)) {
             end_if_host_stays_away(session);
