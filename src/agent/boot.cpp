@@ -342,6 +342,9 @@ private:
         callbacks.on_change = [this](std::vector<protocol::ServiceStatus> services) {
             state_.set_services(std::move(services));
         };
+        callbacks.on_counters = [this](const std::string& name, auto counters) {
+            state_.set_counters(name, std::move(counters));
+        };
         callbacks.on_ready = [this] {
             progress("done");
         };

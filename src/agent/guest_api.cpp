@@ -133,12 +133,22 @@ void GuestState::set_info(protocol::GuestInfo info) {
 
 std::vector<protocol::ServiceStatus> GuestState::services() const {
     const std::lock_guard lock(mutex_);
-    return services_;
+    auto services = services_;
+    for (auto& service : services)
+        if (const auto found = counters_.find(service.name); found != counters_.end())
+            service.counters = found->second->values();
+    return services;
 }
 
 void GuestState::set_services(std::vector<protocol::ServiceStatus> services) {
     const std::lock_guard lock(mutex_);
     services_ = std::move(services);
+}
+
+void GuestState::set_counters(const std::string& name,
+                              std::shared_ptr<const wasm::worker::Counters> counters) {
+    const std::lock_guard lock(mutex_);
+    counters_[name] = std::move(counters);
 }
 
 net::HttpResponse answer_guest_request(const GuestApiContext& context,

@@ -23,6 +23,7 @@ using protocol::RestartPolicy;
 
 constexpr int report_fd_in_child = 3;
 constexpr int channel_fd_in_child = 4;
+constexpr int counters_fd_in_child = 5;
 constexpr std::size_t max_report_bytes = 8192;
 
 enum class State { waiting, starting, running, healthy, unhealthy, exited, failed };
@@ -94,6 +95,7 @@ struct ServiceSupervisor::Service {
     RestartDelay delay;
     std::string program_sha256;
     std::string certificate_sha256;
+    std::shared_ptr<const wasm::worker::Counters> counters; ///< Of a module, from its first start.
 
     // While a child exists (pid > 0):
     ChildProcess child;
@@ -238,6 +240,12 @@ void ServiceSupervisor::launch(Service& service) {
         HR_TRY(auto report_pipe, make_pipe());
         ProcessSpec spec;
         spec.pass_fds = {{report_fd_in_child, report_pipe.writer.get()}};
+        if (request.module) {
+            if (!service.counters)
+                HR_CHECK(make_counters(service));
+            request.module->worker.counters_fd = counters_fd_in_child;
+            spec.pass_fds[counters_fd_in_child] = service.counters->fd();
+        }
         UniqueFd workers_end;
         if (service.is_function()) {
             HR_TRY(auto channel, make_channel());
@@ -270,6 +278,15 @@ void ServiceSupervisor::launch(Service& service) {
         }
         fail_service(service, started.error().describe());
     }
+}
+
+Result<void> ServiceSupervisor::make_counters(Service& service) {
+    using wasm::worker::Counters;
+    HR_TRY(auto counters, Counters::create(service.prepared.service.module->world));
+    service.counters = std::make_shared<const Counters>(std::move(counters));
+    if (callbacks_.on_counters)
+        callbacks_.on_counters(service.name, service.counters);
+    return {};
 }
 
 void ServiceSupervisor::read_report(Service& service) {
@@ -310,6 +327,8 @@ void ServiceSupervisor::on_exit(Service& service) {
     drop_check(service);
     kill(service); // what it left behind; before the reaping, which frees its group's number
     service.channel.reset();
+    if (service.counters)
+        service.counters->count_lost();
     if (service.is_function() && callbacks_.on_function_end)
         callbacks_.on_function_end(service.name);
     const auto status = reap(service.child);

@@ -56,7 +56,8 @@ Json services_of(const std::string& json) {
                         {"restarts", service.restarts},
                         {"program_sha256", text_or_null(service.program_sha256)},
                         {"certificate_sha256", text_or_null(service.certificate_sha256)},
-                        {"replica_of", text_or_null(service.replica_of)}});
+                        {"replica_of", text_or_null(service.replica_of)},
+                        {"counters", service.counters.empty() ? Json() : Json(service.counters)}});
     return list;
 }
 

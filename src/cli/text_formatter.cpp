@@ -96,6 +96,12 @@ void add_services(Facts& facts, const std::string& json) {
         if (!service.certificate_sha256.empty())
             facts.add("", instance::printable(fmt::format("TLS certificate, SHA-256 {}",
                                                           service.certificate_sha256)));
+        std::vector<std::string> counted;
+        for (const auto& [name, count] : service.counters)
+            if (count > 0)
+                counted.push_back(fmt::format("{} {}", name, count));
+        if (!counted.empty())
+            facts.add("", fmt::format("counted: {}", fmt::join(counted, ", ")));
     }
 }
 

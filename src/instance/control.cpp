@@ -161,6 +161,22 @@ Result<LiveStatus> ask_status(const std::string& control_socket, milliseconds ti
     return std::move(ask_statuses({control_socket}, timeout).front());
 }
 
+Result<std::string> ask_services(const std::string& control_socket, milliseconds timeout) {
+    const auto deadline = Clock::now() + timeout;
+    HR_TRY(auto conversation,
+           Conversation::begin(control_socket, {ControlRequest::Command::services, {}}));
+    for (;;) {
+        if (const auto line = conversation.next_line())
+            return decode_services_answer(*line);
+        pollfd waiting{conversation.fd(), POLLIN, 0};
+        if (::poll(&waiting, 1, poll_ms(deadline)) == 0)
+            return fail(ErrorCode::unavailable,
+                        fmt::format("The runner did not answer on {} within {} ms", control_socket,
+                                    timeout.count()));
+        HR_CHECK(conversation.receive());
+    }
+}
+
 Result<void> request_stop(const std::string& control_socket, const std::string& lock_path,
                           const StopRequest& request,
                           const std::function<void(const StopStep&)>& on_step) {

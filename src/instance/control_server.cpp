@@ -114,6 +114,18 @@ struct ControlServer::Impl : std::enable_shared_from_this<ControlServer::Impl> {
             finish(client, encode_control_error("the request is too long"));
     }
 
+    /// `act`, as long as the server and the client are there.
+    template <typename Act>
+    auto later(const ClientPtr& client, Act act) {
+        return [server = weak_from_this(), weak = std::weak_ptr<Client>(client),
+                act](const auto& news) {
+            const auto self = server.lock();
+            const auto asker = weak.lock();
+            if (self && asker && asker->fd)
+                act(*self, asker, news);
+        };
+    }
+
     void answer(const ClientPtr& client, const std::string& line) {
         const auto request = decode_control_request(line);
         if (!request) {
@@ -126,17 +138,23 @@ struct ControlServer::Impl : std::enable_shared_from_this<ControlServer::Impl> {
         }
         loop.cancel(client->deadline);
         client->phase = Phase::following;
-        callbacks.stop(request->stop, [server = weak_from_this(),
-                                       weak = std::weak_ptr<Client>(client)](const StopStep& step) {
-            const auto self = server.lock();
-            const auto follower = weak.lock();
-            if (!self || !follower || !follower->fd)
-                return;
-            if (step.done)
-                self->finish(follower, encode_stop_step(step));
-            else
-                self->send(follower, encode_stop_step(step));
-        });
+        if (request->command == ControlRequest::Command::services) {
+            client->deadline =
+                loop.call_after(limits.services_deadline, [this, client] { drop(client); });
+            callbacks.services(later(client, [](Impl& self, const ClientPtr& asker,
+                                                const Result<std::string>& services) {
+                self.finish(asker, services ? encode_services_answer(*services)
+                                            : encode_control_error(services.error().describe()));
+            }));
+            return;
+        }
+        callbacks.stop(request->stop, later(client, [](Impl& self, const ClientPtr& follower,
+                                                       const StopStep& step) {
+                           if (step.done)
+                               self.finish(follower, encode_stop_step(step));
+                           else
+                               self.send(follower, encode_stop_step(step));
+                       }));
     }
 
     /// Sends the last line; the client has one more deadline's time to read it.

@@ -37,6 +37,8 @@ Result<T> decode_answer(std::string_view line, const Decode& decode) {
 std::string encode_control_request(const ControlRequest& request) {
     if (request.command == ControlRequest::Command::status)
         return "{\"command\":\"status\"}\n";
+    if (request.command == ControlRequest::Command::services)
+        return "{\"command\":\"services\"}\n";
     return to_line({{"command", "stop"},
                     {"timeout_ms", request.stop.timeout.count()},
                     {"force", request.stop.force}}) +
@@ -52,9 +54,14 @@ Result<ControlRequest> decode_control_request(std::string_view line) {
             read_field(object, "command", command);
             if (command == "status")
                 return request;
+            if (command == "services") {
+                request.command = ControlRequest::Command::services;
+                return request;
+            }
             if (command != "stop")
                 return fail(ErrorCode::invalid_argument,
-                            fmt::format("Unknown command '{}'", command), "status or stop");
+                            fmt::format("Unknown command '{}'", command),
+                            "status, services or stop");
             request.command = ControlRequest::Command::stop;
             constexpr milliseconds longest = std::chrono::hours(24 * 365);
             milliseconds::rep timeout = 0;
@@ -66,6 +73,18 @@ Result<ControlRequest> decode_control_request(std::string_view line) {
             read_field(object, "force", request.stop.force);
             return request;
         });
+}
+
+std::string encode_services_answer(const std::string& services_json) {
+    return to_line({{"services", services_json}}) + "\n";
+}
+
+Result<std::string> decode_services_answer(std::string_view line) {
+    return decode_answer<std::string>(line, [](const json& object) -> Result<std::string> {
+        std::string services;
+        read_field(object, "services", services);
+        return services;
+    });
 }
 
 std::string encode_stop_step(const StopStep& step) {

@@ -372,13 +372,15 @@ private:
         HR_CHECK(serve_host_api());
         HR_CHECK(write_guest_files());
         HR_CHECK(prepare_disk());
-        HR_TRY(control_, ControlServer::listen(
-                             *loop_, paths_.control_socket(),
-                             {.status = [this] { return supervisor_->status(); },
-                              .stop =
-                                  [this](const StopRequest& request, auto on_step) {
-                                      supervisor_->request_stop(request, std::move(on_step));
-                                  }}));
+        HR_TRY(control_,
+               ControlServer::listen(
+                   *loop_, paths_.control_socket(),
+                   {.status = [this] { return supervisor_->status(); },
+                    .services = [this](auto done) { supervisor_->ask_services(std::move(done)); },
+                    .stop =
+                        [this](const StopRequest& request, auto on_step) {
+                            supervisor_->request_stop(request, std::move(on_step));
+                        }}));
         return {};
     }
 

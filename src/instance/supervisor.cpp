@@ -111,6 +111,7 @@ struct Supervisor::Impl {
     std::string guest_info;
     std::string services;
     bool asking_services = false;
+    std::vector<std::function<void(const Result<std::string>&)>> services_askers;
     bool warned_log = false;
     bool paused_by_full_disk = false;
     bool no_restart = false; ///< A stop was asked for after QEMU had ended by itself.
@@ -180,7 +181,7 @@ struct Supervisor::Impl {
         stderr_offset = file_size(config.logs.stderr_path);
         facts = EndFacts{};
         cancel(ready_timer);
-        asking_services = false;
+        end_asking_services(fail(ErrorCode::unavailable, "The VM was started anew"));
         paused_by_full_disk = false;
         guest_seen = false;
         guest_info.clear();
@@ -365,12 +366,20 @@ struct Supervisor::Impl {
             return;
         asking_services = true;
         guest->call("Services", config.times.guest_call, [this](Result<std::string> body) {
-            asking_services = false;
-            if (body && nlohmann::json::accept(*body))
-                services = std::move(*body);
+            if (body && !nlohmann::json::accept(*body))
+                body = fail(ErrorCode::corrupt_data, "The guest's answer is no JSON");
+            if (body)
+                services = *body;
+            end_asking_services(body);
             if (facts.was_ready)
                 announce_ready();
         });
+    }
+
+    void end_asking_services(const Result<std::string>& answer) {
+        asking_services = false;
+        for (const auto& asker : std::exchange(services_askers, {}))
+            asker(answer);
     }
 
     void keep_instance_info(const std::string& payload) {
@@ -498,7 +507,7 @@ struct Supervisor::Impl {
         phase = Phase::stopping;
         if (guest) {
             guest->drop_waiting();
-            asking_services = false;
+            end_asking_services(fail(ErrorCode::unavailable, "The VM is being stopped"));
         }
         begin_step(request.force ? ladder.size() - 1 : 0);
     }
@@ -648,8 +657,8 @@ void Supervisor::hurry_stop() {
         vm.begin_step(vm.ladder_index + 1);
 }
 
-LiveStatus Supervisor::status() {
-    auto& vm = *impl_;
+LiveStatus Supervisor::status() const {
+    const auto& vm = *impl_;
     LiveStatus status;
     switch (vm.phase) {
     case Impl::Phase::preparing:
@@ -683,9 +692,18 @@ LiveStatus Supervisor::status() {
     status.guest_info_json = vm.guest_info;
     status.services_json = vm.services;
     status.restarts = vm.restarts;
-    if (vm.phase == Impl::Phase::ready || !vm.facts.boot_error.empty())
-        vm.refresh_services(); // for the next one who asks
     return status;
+}
+
+void Supervisor::ask_services(std::function<void(const Result<std::string>& services_json)> done) {
+    auto& vm = *impl_;
+    const bool is_up = vm.phase == Impl::Phase::ready || !vm.facts.boot_error.empty();
+    if (!vm.guest || !vm.config.has_services || !is_up) {
+        done(fail(ErrorCode::unavailable, "The guest cannot be asked at the moment"));
+        return;
+    }
+    vm.services_askers.push_back(std::move(done));
+    vm.refresh_services();
 }
 
 } // namespace host_runner::instance

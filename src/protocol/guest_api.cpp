@@ -15,7 +15,10 @@ using Json = nlohmann::ordered_json;
 
 // A guest is not trusted: what it says about itself is bounded.
 constexpr std::size_t max_info_bytes = 64UL * 1024;
+constexpr std::size_t max_services_bytes = 256UL * 1024;
 constexpr std::size_t max_services = 256;
+constexpr std::size_t max_counters = 64;
+constexpr std::size_t max_counter_name = 64;
 constexpr std::size_t max_disks = 64;
 constexpr std::size_t max_request_bytes = 1 << 20;
 constexpr std::size_t max_line_bytes = 256UL * 1024;
@@ -45,6 +48,26 @@ Result<std::vector<LooseObject>> objects(const LooseObject& from, const char* na
         result.emplace_back(item);
     }
     return result;
+}
+
+Result<std::map<std::string, std::uint64_t>> counters_of(const LooseObject& service) {
+    const auto* member = service.find("counters");
+    std::map<std::string, std::uint64_t> counters;
+    if (member == nullptr)
+        return counters;
+    const auto is_counter = [](const auto& item) {
+        const auto& name = item.key();
+        return !name.empty() && name.size() <= max_counter_name &&
+               name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_") == std::string::npos &&
+               item.value().is_number_unsigned();
+    };
+    const auto items = member->items();
+    if (!member->is_object() || member->size() > max_counters ||
+        !std::all_of(items.begin(), items.end(), is_counter))
+        return LooseObject::wrong("counters", "an object of numbers");
+    for (const auto& item : items)
+        counters.emplace(item.key(), item.value().template get<std::uint64_t>());
+    return counters;
 }
 
 constexpr std::array<std::pair<StreamItem::Kind, const char*>, 5> kinds{
@@ -150,13 +173,15 @@ std::string encode_services(const std::vector<ServiceStatus>& services) {
             item["certificate_sha256"] = service.certificate_sha256;
         if (!service.replica_of.empty())
             item["replica_of"] = service.replica_of;
+        if (!service.counters.empty())
+            item["counters"] = service.counters;
         list.push_back(std::move(item));
     }
     return dump({{"services", std::move(list)}});
 }
 
 Result<std::vector<ServiceStatus>> decode_services(std::string_view json) {
-    HR_TRY(const auto object, LooseObject::parse(json, max_info_bytes));
+    HR_TRY(const auto object, LooseObject::parse(json, max_services_bytes));
     HR_TRY(const auto items, objects(object, "services", max_services));
     std::vector<ServiceStatus> services;
     for (const auto& item : items) {
@@ -172,6 +197,7 @@ Result<std::vector<ServiceStatus>> decode_services(std::string_view json) {
             HR_CHECK(item.read("certificate_sha256", service.certificate_sha256));
         if (item.find("replica_of") != nullptr)
             HR_CHECK(item.read("replica_of", service.replica_of));
+        HR_TRY(service.counters, counters_of(item));
         services.push_back(std::move(service));
     }
     return services;

@@ -2,8 +2,11 @@
 #include "host_runner/wasm/http_server.hpp"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <csignal>
 #include <limits>
+#include <span>
 
 #include <sys/socket.h>
 
@@ -159,8 +162,10 @@ std::string_view to_string(HttpKind kind) noexcept {
 }
 
 struct HttpServer::Impl {
-    EventFunction on_event; ///< Before the server, which calls it until its end.
-    ServerHandle server;
+    EventFunction on_event;
+    std::array<std::uint64_t, http_kinds> own_counters{};
+    std::uint64_t* counters = own_counters.data();
+    ServerHandle server; ///< Last: it uses the others until its end.
 };
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
@@ -192,6 +197,9 @@ Result<HttpServer> HttpServer::start(std::string_view artifact, UniqueFd listene
     auto impl = std::make_unique<Impl>();
     impl->on_event = settings.on_event;
     translated.event_user = &impl->on_event;
+    if (settings.counters != nullptr)
+        impl->counters = settings.counters;
+    translated.counters = impl->counters;
 
     std::uint32_t part = 0;
     wasmtime_error_t* problem = nullptr;
@@ -240,14 +248,10 @@ HttpCallEnd HttpServer::call(const HttpCall& call) const {
     return std::move(listening.end);
 }
 
-std::array<std::uint64_t, http_kinds> HttpServer::counters() const noexcept {
-    std::array<std::uint64_t, http_kinds> counters{};
-    hr_http_server_counters(impl_->server.get(), counters.data(), counters.size());
-    return counters;
-}
-
 std::uint64_t HttpServer::count(HttpKind kind) const noexcept {
-    return counters().at(static_cast<std::size_t>(kind));
+    const std::span counters(impl_->counters, http_kinds);
+    return std::atomic_ref(counters[static_cast<std::size_t>(kind)])
+        .load(std::memory_order_relaxed);
 }
 
 } // namespace host_runner::wasm

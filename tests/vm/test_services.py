@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import json
-import re
 import signal
 import socket
 import ssl
@@ -171,7 +170,11 @@ def test_a_component_answers_http_and_survives_what_its_requests_do(host):
     assert answer_to(run.port, "/fetch?10.0.2.2:80")[1].startswith(b"error")
     assert len(answer_to(run.port, "/big")[1]) == 8 << 20
     assert answer_to(run.port, "/")[0] == 200
-    assert services(host, run)["hello"]["restarts"] == 0
+    hello = services(host, run)["hello"]
+    assert hello["restarts"] == 0
+    expected = {"request": 7, "trapped": 1, "timed_out": 1, "out_of_memory": 1, "outgoing_denied": 1, "rejected": 0}
+    assert expected.items() <= hello["counters"].items()
+    assert "trapped 1" in host.command("inspect", run.id).stdout
     follow = subprocess.Popen([PROGRAM, "logs", "-f", run.id, "hello"], env=host.environment, stdout=subprocess.PIPE, text=True)
     while "outgoing_denied" not in follow.stdout.readline():
         pass
@@ -214,11 +217,10 @@ def test_replicas_share_a_port_and_a_certificate_and_are_waited_for(host, tmp_pa
     assert sorted(host.command("logs", "many", "--service", "job").stdout.splitlines()) == \
         ["job-1 | done", "job-2 | done"]
     assert host.command("logs", "many", "--service", "job-2").stdout == "done\n"
-    stop(host, run)
     # Each connection went to one of them, and not all to the same one.
-    serial = host.command("logs", "many", "serial").stdout
-    answered = [int(count) for count in re.findall(r"hello-\d \| guest_agent: Stopped after (\d+) requests", serial)]
+    answered = [one["counters"]["request"] for name, one in services(host, run).items() if name.startswith("hello-")]
     assert sum(answered) == requests and sum(count > 0 for count in answered) > 1, answered
+    stop(host, run)
     host.command("rm", "many")
 
 
@@ -318,6 +320,7 @@ def test_a_storm_of_traps_or_a_killed_worker_harms_only_its_own_service(host, tm
     assert during < max(20 * before, 2), (before, during)
     seen = services(host, run)
     assert seen["stormy"]["restarts"] == seen["quiet"]["restarts"] == 0
+    assert seen["stormy"]["counters"]["trapped"] == len(traps) and seen["quiet"]["counters"]["trapped"] == 0
 
     # A request that lives through its neighbour's death, and one that does not.
     with socket.create_connection(("127.0.0.1", quiet), STEP_SECONDS) as half:
@@ -335,7 +338,11 @@ def test_a_storm_of_traps_or_a_killed_worker_harms_only_its_own_service(host, tm
     assert wait_until(lambda: services(host, run)["stormy"]["restarts"] == 1 and
                       services(host, run)["stormy"]["state"] == "running", STEP_SECONDS), services(host, run)
     assert fetch(stormy).startswith("hello\n")
-    assert services(host, run)["quiet"] == seen["quiet"]
+    now = services(host, run)
+    assert {**now["quiet"], "counters": None} == {**seen["quiet"], "counters": None}
+    # The numbers outlive the worker.
+    assert now["stormy"]["counters"]["trapped"] == len(traps)
+    assert now["stormy"]["counters"]["request"] == len(traps) + 2
     stop(host, run)
 
 
@@ -413,6 +420,14 @@ def test_a_function_answers_each_call_in_a_fresh_instance(host, tmp_path):
     assert wait_until(lambda: services(host, run)["calls"]["restarts"] == 1 and
                       services(host, run)["calls"]["state"] == "running", STEP_SECONDS)
     assert invoke("calls", "--", "turns").stdout == b"line 0\nline 2\n"
+    counted = {name: {what: times for what, times in one["counters"].items() if times > 0}
+               for name, one in services(host, run).items()}
+    assert counted == {
+        "sum": {"call": 3, "ok": 2, "exit": 1},
+        "calls": {"call": 7, "ok": 3, "timeout": 1, "cancelled": 2, "lost": 1},
+        "deeds": {"call": 7, "ok": 3, "trap": 1, "timeout": 1, "oom": 1, "exit": 1},
+        "component": {"call": 2, "ok": 1, "trap": 1},
+    }
     stop(host, run)
     host.command("rm", "functions")
 

@@ -16,6 +16,7 @@
 #include "host_runner/net/http.hpp"
 #include "host_runner/net/http_server.hpp"
 #include "host_runner/protocol/guest_api.hpp"
+#include "host_runner/wasm/worker/counters.hpp"
 
 namespace host_runner::agent {
 
@@ -26,11 +27,15 @@ public:
     void set_info(protocol::GuestInfo info);
     [[nodiscard]] std::vector<protocol::ServiceStatus> services() const;
     void set_services(std::vector<protocol::ServiceStatus> services);
+    /// services() has what these say at the moment, for the service or replica of this name.
+    void set_counters(const std::string& name,
+                      std::shared_ptr<const wasm::worker::Counters> counters);
 
 private:
     mutable std::mutex mutex_;
     protocol::GuestInfo info_;
     std::vector<protocol::ServiceStatus> services_;
+    std::map<std::string, std::shared_ptr<const wasm::worker::Counters>> counters_;
 };
 
 struct GuestApiContext {

@@ -21,6 +21,7 @@
 #include "host_runner/base/process.hpp"
 #include "host_runner/protocol/app_compose.hpp"
 #include "host_runner/protocol/guest_api.hpp"
+#include "host_runner/wasm/worker/counters.hpp"
 
 namespace host_runner::agent {
 
@@ -67,6 +68,11 @@ public:
         std::function<void(const std::string& text)> on_start_failure;
         /// No service runs or will be started again. Once; not when stop() was called before.
         std::function<void()> on_all_ended;
+        /// What the module of this service, or replica, counts, from its first start on and over
+        /// its restarts. May be empty.
+        std::function<void(const std::string& name,
+                           std::shared_ptr<const wasm::worker::Counters> counters)>
+            on_counters = {};
         /// A service of the world `function` takes calls, on the other end of this socket; a
         /// replica has a name of its own. May be empty where no service is one.
         std::function<void(const std::string& service, const std::string& replica,
@@ -100,6 +106,7 @@ private:
 
     void advance();
     void launch(Service& service);
+    [[nodiscard]] Result<void> make_counters(Service& service);
     void read_report(Service& service);
     void on_exit(Service& service);
     void decide_after_exit(Service& service);

@@ -4,6 +4,8 @@
 /// The runner's control socket (control.sock, 0600): one JSON line asks, JSON lines answer.
 ///
 ///     {"command":"status"}  ->  LiveStatus
+///     {"command":"services"}  ->  {"services":"..."}: what the guest says of them now, as it says
+///     it
 ///     {"command":"stop","timeout_ms":0,"force":false}  ->  a StopStep per step of the ladder, the
 ///                                                          last one with "done":true
 ///     anything else  ->  {"error":"..."}
@@ -35,7 +37,8 @@ struct LiveStatus {
     std::string last_progress;        ///< The last boot.progress or boot.error.
     std::string qmp_status;           ///< QMP query-status, e.g. "running"; empty when unknown.
     std::string guest_info_json; ///< protocol::GuestInfo as the guest sent it; empty when unknown.
-    std::string services_json;   ///< protocol::ServiceStatus list; empty when unknown.
+    std::string services_json;   ///< protocol::ServiceStatus list, when the guest was asked last;
+                                 ///< empty when unknown.
     std::uint32_t restarts = 0;
 };
 
@@ -56,6 +59,13 @@ struct StopStep {
 /// Asks many side by side, all within one `timeout`; the answers are in the sockets' order.
 [[nodiscard]] std::vector<Result<LiveStatus>>
 ask_statuses(const std::vector<std::string>& control_sockets, std::chrono::milliseconds timeout);
+
+/// Has the runner ask the guest how its services are now.
+/// @return a protocol::ServiceStatus list, as the guest sent it
+/// @errors unavailable: nobody answers within `timeout`; wrong_state: the runner says that the
+/// guest cannot be asked, or does not answer; corrupt_data
+[[nodiscard]] Result<std::string> ask_services(const std::string& control_socket,
+                                               std::chrono::milliseconds timeout);
 
 struct StopRequest {
     std::chrono::milliseconds timeout{0}; ///< For the whole ladder; 0: the runner's own.

@@ -5,6 +5,7 @@
 ///
 ///     HR_TRY(auto server, ControlServer::listen(loop, paths.control_socket(),
 ///         {.status = [&] { return vm.status(); },
+///          .services = [&](auto done) { vm.ask_services(std::move(done)); },
 ///          .stop = [&](const StopRequest& request, auto on_step) {
 ///              vm.request_stop(request, std::move(on_step));
 ///          }}));
@@ -29,6 +30,9 @@ class ControlServer {
 public:
     struct Callbacks {
         std::function<LiveStatus()> status;
+        /// Asks the guest. `done` may be called until long after, also when the client or the
+        /// server is gone, or never: the client is dropped after Limits::services_deadline.
+        std::function<void(std::function<void(const Result<std::string>&)> done)> services;
         /// Begins the stop, or joins the one that runs. `on_step` may be called until long after,
         /// also when the client or the server is gone; a step with `done` ends the answer.
         std::function<void(const StopRequest&, std::function<void(const StopStep&)> on_step)> stop;
@@ -36,6 +40,7 @@ public:
     struct Limits {
         std::size_t max_clients = 16; ///< More wait in the kernel's queue.
         std::chrono::milliseconds request_deadline{2'000};
+        std::chrono::milliseconds services_deadline{10'000};
     };
 
     /// Binds `path` (0600); what lies there from an earlier run is removed, so the caller must hold

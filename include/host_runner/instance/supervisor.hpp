@@ -107,7 +107,11 @@ public:
     /// A second signal: the next step begins now. Begins the ladder when none runs.
     void hurry_stop();
 
-    [[nodiscard]] LiveStatus status();
+    [[nodiscard]] LiveStatus status() const;
+    /// Asks the guest how its services are. `done` gets what it sent, on the loop; at once with an
+    /// error where there is nobody to ask.
+    /// @errors of `done`: unavailable: there is nobody to ask, or no answer; corrupt_data
+    void ask_services(std::function<void(const Result<std::string>& services_json)> done);
 
 private:
     struct Impl;

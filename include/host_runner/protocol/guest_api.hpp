@@ -59,6 +59,8 @@ struct ServiceStatus {
     std::string program_sha256;     ///< Hex, of the program file or module that was executed.
     std::string certificate_sha256; ///< Hex, of the certificate on its ports; empty: no TLS.
     std::string replica_of = {};    ///< The service's name; empty: it has one process.
+    /// Of a module, since its first start; names of lower-case letters and '_', at most 64.
+    std::map<std::string, std::uint64_t> counters = {};
 };
 [[nodiscard]] std::string encode_services(const std::vector<ServiceStatus>& services);
 [[nodiscard]] Result<std::vector<ServiceStatus>> decode_services(std::string_view json);

@@ -12,7 +12,6 @@
 /// For worker processes only, as Engine is (engine.hpp): a bug in the engine ends the process, and
 /// the engine takes signal handlers. Its engine is one of its own, with a pool of its own.
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -98,6 +97,10 @@ struct HttpServerSettings {
     /// What has an event. Called from the server's threads, several at once; must not throw or
     /// wait. The text is one line of printable ASCII.
     std::function<void(HttpKind kind, std::string_view text)> on_event;
+
+    /// `http_kinds` numbers to which the server adds, atomically; they outlive it. nullptr: its
+    /// own.
+    std::uint64_t* counters = nullptr;
 };
 
 /// A request that comes on no connection.
@@ -149,8 +152,7 @@ public:
     /// Has a fresh instance answer, and blocks until that is over. Not while stop() runs.
     [[nodiscard]] HttpCallEnd call(const HttpCall& call) const;
 
-    /// How often each happened since the start.
-    [[nodiscard]] std::array<std::uint64_t, http_kinds> counters() const noexcept;
+    /// How often it happened, on top of what the settings' counters had at the start.
     [[nodiscard]] std::uint64_t count(HttpKind kind) const noexcept;
 
     /// Implementation only.

@@ -68,7 +68,7 @@ enum hr_http_kind {
     hr_http_kinds /* how many there are */
 };
 
-/* Everything is read during hr_http_server_new only, except event_user, which is given to event. No number may be zero, other
+/* Everything is read during hr_http_server_new only, except event_user, which is given to event, and counters. No number may be zero, other
  * than keep_resident_bytes, wait_for_place_ms and outgoing_connections. */
 typedef struct hr_http_settings {
     uint32_t threads;
@@ -105,6 +105,8 @@ typedef struct hr_http_settings {
     /* Called from any thread, also several at once; must not wait. May be NULL. text is not ended by a NUL. */
     void (*event)(void *user, uint32_t kind, const char *text, size_t size);
     void *event_user;
+    /* hr_http_kinds numbers, aligned to eight bytes, to which the server adds from any thread. They outlive it. */
+    uint64_t *counters;
 } hr_http_settings;
 
 enum hr_http_part { hr_http_settings_part = 1, hr_http_engine_part, hr_http_component_part, hr_http_tls_part, hr_http_system_part };
@@ -134,9 +136,6 @@ typedef struct hr_http_call {
 
 /* Blocks until the answer has ended, and returns its status; 0 after failed. From any thread that is not the server's. */
 uint32_t hr_http_server_call(const hr_http_server *server, const hr_http_call *call);
-
-/* Copies up to count counters, by hr_http_kind. May be called from any thread, also while another one stops the server. */
-void hr_http_server_counters(const hr_http_server *server, uint64_t *counters, size_t count);
 
 /* Stops it without any grace first, where it has not been stopped. */
 void hr_http_server_free(hr_http_server *server);

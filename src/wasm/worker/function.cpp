@@ -146,6 +146,7 @@ private:
         else if (result.status == CallStatus::cancelled)
             result.message = "The call was cancelled";
         result.duration = duration_cast<std::chrono::microseconds>(Clock::now() - call.arrived);
+        start_.counters.add(counter_of(result));
         return result;
     }
 
@@ -199,10 +200,6 @@ public:
         cancel_all();
     }
 
-    [[nodiscard]] std::uint64_t served() const noexcept {
-        return served_;
-    }
-
 private:
     [[nodiscard]] int wait_ms() const {
         auto until = stop_at_;
@@ -250,6 +247,7 @@ private:
         InvokeResult result;
         result.status = status;
         result.message = std::move(message);
+        start_.counters.add(counter_of(result));
         send(FrameKind::result, call, protocol::encode_invoke_result(result));
     }
 
@@ -310,6 +308,7 @@ private:
     }
 
     void accept(const Frame& frame) {
+        start_.counters.add(call_counter);
         if (stopping_) {
             refuse(frame.call, CallStatus::unavailable, "The function is being stopped");
             return;
@@ -332,7 +331,6 @@ private:
             refuse(frame.call, CallStatus::failed, call.error().describe());
             return;
         }
-        ++served_;
         calls_.emplace(frame.call, *call);
         runner_.add(std::move(*call));
     }
@@ -390,7 +388,6 @@ private:
     int done_fd_;
     std::map<std::uint64_t, std::shared_ptr<Call>> calls_;
     std::deque<std::string> unsent_;
-    std::uint64_t served_ = 0;
     bool agent_gone_ = false;
     bool stopping_ = false;
     std::optional<Clock::time_point> stop_at_;
@@ -413,7 +410,6 @@ Result<int> run_function(Start& start) {
     CallRunner runner(*executor, start, channel, done.get());
     FunctionLoop loop(start, channel, runner, done.get());
     loop.run();
-    say(fmt::format("Stopped after {} calls", loop.served()));
     return 0;
 }
 

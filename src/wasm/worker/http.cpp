@@ -67,14 +67,15 @@ Result<int> run_http(Start& start) {
             fmt::format("A component that answers HTTP has one port, not {}", request.ports.size()),
             "ports: [\"8080:80\"]");
     HR_TRY(auto listener, listen_on(request));
-    HR_TRY(auto server,
-           HttpServer::start(start.artifact, std::move(listener), http_settings(start)));
+    auto settings = http_settings(start);
+    settings.counters = start.counters.data();
+    HR_TRY(auto server, HttpServer::start(start.artifact, std::move(listener), settings));
     std::string().swap(start.artifact);
     HR_CHECK(start.begin({.serves_http = true, .opens_connections = !request.outgoing.empty()}));
     wait_until_readable(start.stop_fd);
     const auto given_up = server.stop(request.grace);
-    say(fmt::format("Stopped after {} requests; {} of them were given up",
-                    server.count(HttpKind::request), given_up));
+    if (given_up > 0)
+        say(fmt::format("Stopped; {} requests were given up", given_up));
     return 0;
 }
 

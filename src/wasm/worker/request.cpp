@@ -23,6 +23,7 @@ std::string encode_request(const Request& request) {
                                       {"report_fd", request.report_fd},
                                       {"tls_fd", request.tls_fd},
                                       {"channel_fd", request.channel_fd},
+                                      {"counters_fd", request.counters_fd},
                                       {"arguments", request.arguments},
                                       {"has_files", request.has_files},
                                       {"ports", std::move(ports)},
@@ -46,6 +47,7 @@ Result<Request> decode_request(std::string_view text) {
         json.at("report_fd").get_to(request.report_fd);
         json.at("tls_fd").get_to(request.tls_fd);
         json.at("channel_fd").get_to(request.channel_fd);
+        json.at("counters_fd").get_to(request.counters_fd);
         json.at("arguments").get_to(request.arguments);
         json.at("has_files").get_to(request.has_files);
         for (const auto& port : json.at("ports"))

@@ -73,7 +73,11 @@ Result<std::string> read_and_close(int fd, std::size_t max_bytes) {
 Result<int> run(const Request& request, UniqueFd& report) {
     HR_CHECK(limit_process());
     HR_TRY(const auto stop, catch_stop_signals());
-    Start start{.request = request, .report = report};
+    HR_TRY(const auto counters,
+           request.counters_fd < 0
+               ? Counters::create(request.world)
+               : Counters::attach(request.world, UniqueFd(request.counters_fd)));
+    Start start{.request = request, .report = report, .counters = counters};
     HR_TRY(start.artifact, read_and_close(request.artifact_fd, max_artifact_bytes));
     HR_TRY(start.pem, read_and_close(request.tls_fd, max_pem_bytes));
     start.environment = take_environment();

@@ -15,6 +15,7 @@
 #include "host_runner/wasm/wasi/files.hpp"
 #include "host_runner/wasm/wasi/sockets.hpp"
 #include "host_runner/wasm/worker/confine.hpp"
+#include "host_runner/wasm/worker/counters.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::wasm::worker {
@@ -26,6 +27,7 @@ struct Start {
     std::vector<std::pair<std::string, std::string>> environment = {};
     int stop_fd = -1; ///< Readable once SIGTERM or SIGINT has come.
     UniqueFd& report;
+    const Counters& counters;
 
     /// The last step before the module runs: gives up what is not needed any more, and tells the
     /// agent.

@@ -84,6 +84,25 @@ TEST_F(GuestApiTest, lists_the_services) {
     EXPECT_EQ(services->front().name, "web");
 }
 
+TEST_F(GuestApiTest, tells_what_modules_have_counted_by_now) {
+    using wasm::worker::Counters;
+    protocol::ServiceStatus function;
+    function.name = "function";
+    protocol::ServiceStatus program;
+    program.name = "program";
+    state.set_services({function, program});
+    const auto counters =
+        std::make_shared<const Counters>(Counters::create(protocol::World::function).value());
+    state.set_counters("function", counters);
+    for (std::uint64_t calls = 0; calls < 3; ++calls) {
+        const auto services = protocol::decode_services(ask("Services").body);
+        ASSERT_TRUE(services) << services.error().describe();
+        EXPECT_EQ(services->front().counters.at("call"), calls);
+        EXPECT_TRUE(services->back().counters.empty());
+        counters->add(wasm::worker::call_counter);
+    }
+}
+
 TEST_F(GuestApiTest, asks_for_the_shutdown_and_answers_at_once) {
     const auto response = ask("Shutdown");
     EXPECT_EQ(response.status, 200);

@@ -68,6 +68,9 @@ protected:
         callbacks.on_all_ended = [this] {
             events.emplace_back("all ended");
         };
+        callbacks.on_counters = [this](const std::string& name, auto shared) {
+            counters[name] = std::move(shared);
+        };
         supervisor.emplace(*loop, launcher, logs, options, std::move(callbacks));
         supervisor->start(list);
     }
@@ -113,6 +116,7 @@ protected:
     std::vector<PreparedService> list;
     std::vector<std::string> events;
     std::vector<protocol::ServiceStatus> statuses;
+    std::map<std::string, std::shared_ptr<const wasm::worker::Counters>> counters;
     std::optional<ServiceSupervisor> supervisor;
 };
 
@@ -162,6 +166,16 @@ TEST_F(Services, fails_a_service_whose_program_is_missing_and_says_why) {
     EXPECT_EQ(statuses[0].state, "failed");
     EXPECT_THAT(events[0], HasSubstr("failure: Service web failed"));
     EXPECT_THAT(events[0], HasSubstr("no-such-program"));
+}
+
+TEST_F(Services, has_counters_for_modules_only) {
+    add("program", "exit 0");
+    add("module", "").module.emplace().world = protocol::World::function;
+    list.back().launch.module.emplace().path = folder / "missing.wasm";
+    start();
+    ASSERT_TRUE(run_until_state(1, "failed"));
+    ASSERT_EQ(counters.size(), 1U);
+    EXPECT_EQ(counters.at("module")->values().at("call"), 0U);
 }
 
 TEST_F(Services, fails_a_service_with_limits_where_there_are_no_cgroups) {

@@ -52,8 +52,14 @@ instance::Instance running() {
     one.live->last_progress = "done";
     one.live->qmp_status = "running";
     one.live->guest_info_json = R"({"boot_id":"0f0f","flavour":"dev"})";
-    one.live->services_json = protocol::encode_services(
-        {{"web", "running", 7, std::nullopt, 0, std::string(64, 'c'), std::string(64, 'd')}});
+    protocol::ServiceStatus web{
+        "web", "running", 7, std::nullopt, 0, std::string(64, 'c'), std::string(64, 'd')};
+    web.counters = {{"request", 1200}, {"trapped", 1}, {"timed_out", 0}};
+    protocol::ServiceStatus job;
+    job.name = "job";
+    job.state = "exited";
+    job.exit_code = 0;
+    one.live->services_json = protocol::encode_services({web, job});
     return one;
 }
 

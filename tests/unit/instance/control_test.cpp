@@ -50,6 +50,12 @@ protected:
         loop_ = EventLoop::create().value();
         server_ = ControlServer::listen(*loop_, socket_,
                                         {.status = [this] { return status_; },
+                                         .services =
+                                             [this](auto done) {
+                                                 services_asked_ = std::move(done);
+                                                 if (services_)
+                                                     services_asked_(*services_);
+                                             },
                                          .stop =
                                              [this](const StopRequest& request, auto on_step) {
                                                  stop_request_ = request;
@@ -98,6 +104,8 @@ protected:
     const std::string lock_ = dir_ / "lock";
     UniqueFd held_; ///< The lock of the runner that the server plays; given back on its thread.
     LiveStatus status_ = make_status();
+    std::optional<Result<std::string>> services_; ///< nullopt: the guest does not answer.
+    std::function<void(const Result<std::string>&)> services_asked_;
     std::optional<StopRequest> stop_request_;
     std::function<void(const StopStep&)> on_step_;
     std::function<void()> on_stop_;
@@ -122,6 +130,47 @@ TEST_F(Control, a_large_status_comes_back_whole) {
     status_.services_json = std::string(400'000, 'x');
     serve({.max_clients = 16, .request_deadline = patience});
     EXPECT_EQ(ask_status(socket_, patience)->services_json.size(), 400'000U);
+}
+
+TEST_F(Control, services_come_as_the_guest_sent_them) {
+    services_ = R"({"services":[]})";
+    serve();
+    const auto answer = ask_services(socket_, patience);
+    ASSERT_TRUE(answer) << answer.error().describe();
+    EXPECT_EQ(*answer, R"({"services":[]})");
+}
+
+TEST_F(Control, services_of_a_guest_that_cannot_be_asked_are_refused_with_the_reason) {
+    services_ = fail(ErrorCode::unavailable, "The guest cannot be asked");
+    serve();
+    const auto answer = ask_services(socket_, patience);
+    ASSERT_FALSE(answer);
+    EXPECT_EQ(answer.error().code, ErrorCode::wrong_state);
+    EXPECT_THAT(answer.error().message, HasSubstr("The guest cannot be asked"));
+}
+
+TEST_F(Control, services_of_a_guest_that_hangs_are_unavailable) {
+    serve();
+    const auto hasty = ask_services(socket_, 20ms);
+    ASSERT_FALSE(hasty);
+    EXPECT_EQ(hasty.error().code, ErrorCode::unavailable);
+    end_server();
+    services_asked_(std::string("late")); // nobody is there: nothing happens
+}
+
+TEST_F(Control, services_are_not_waited_for_longer_than_the_limit) {
+    ControlServer::Limits limits;
+    limits.services_deadline = 20ms;
+    serve(limits);
+    const auto answer = ask_services(socket_, patience);
+    ASSERT_FALSE(answer);
+    EXPECT_THAT(answer.error().message, HasSubstr("without an answer"));
+}
+
+TEST_F(Control, services_without_a_runner_are_unavailable) {
+    const auto answer = ask_services(socket_, patience);
+    ASSERT_FALSE(answer);
+    EXPECT_EQ(answer.error().code, ErrorCode::unavailable);
 }
 
 TEST_F(Control, status_without_a_runner_is_unavailable) {

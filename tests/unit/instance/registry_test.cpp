@@ -150,6 +150,7 @@ TEST(Registry, takes_the_state_from_the_runners_answer) {
                                                        status.phase = phase;
                                                        return status;
                                                    },
+                                               .services = {},
                                                .stop = {}})
                             .value();
     for (const auto& [word, expected] : {std::pair{"booting", State::starting},

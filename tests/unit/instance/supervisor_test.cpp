@@ -221,6 +221,47 @@ TEST_F(SupervisorTest, knows_the_services_of_a_guest_that_does_not_get_ready) {
     EXPECT_THAT(texts(Kind::ready), IsEmpty());
 }
 
+TEST_F(SupervisorTest, asks_the_guest_anew_whenever_somebody_wants_its_services) {
+    with_guest_api();
+    qemu_does({{guest_option()}});
+    std::vector<std::string> answers;
+    const auto take = [&](const Result<std::string>& services) {
+        answers.push_back(services ? *services : services.error().message);
+        if (answers.size() == 3)
+            supervisor().request_stop({0ms, true});
+    };
+    on_event_ = [&](const RunEvent& event) {
+        if (event.kind == Kind::started) {
+            supervisor().ask_services(take);
+            supervisor().on_guest_event({"boot.progress", "done"});
+        } else if (event.kind == Kind::ready) {
+            supervisor().ask_services(take);
+            supervisor().ask_services(take);
+        }
+    };
+    static_cast<void>(run());
+    EXPECT_THAT(answers, ElementsAre("The guest cannot be asked at the moment", "[]", "[]"));
+}
+
+TEST_F(SupervisorTest, leaves_nobody_waiting_for_services_when_the_vm_is_stopped) {
+    with_guest_api();
+    qemu_does({{guest_option()}});
+    std::vector<std::string> answers;
+    on(Kind::ready, [&] {
+        supervisor().ask_services([&](const Result<std::string>& services) {
+            answers.push_back(services ? *services : services.error().message);
+        });
+        supervisor().request_stop({0ms, true});
+    });
+    on_event_ = [&, on_ready = on_event_](const RunEvent& event) {
+        if (event.kind == Kind::started)
+            supervisor().on_guest_event({"boot.progress", "done"});
+        on_ready(event);
+    };
+    static_cast<void>(run());
+    EXPECT_THAT(answers, ElementsAre("The VM is being stopped"));
+}
+
 TEST_F(SupervisorTest, is_ready_also_when_the_guest_does_not_say_what_it_is) {
     config_.guest_api = [] {
         return Result<UniqueFd>(fail(ErrorCode::unavailable, "nobody"));

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/protocol/guest_api.hpp"
 
+#include <limits>
+
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 namespace host_runner::protocol {
@@ -98,6 +101,31 @@ TEST(ServiceStatusList, comes_back_as_it_was_encoded) {
     EXPECT_EQ((*services)[0].certificate_sha256, "ee");
     EXPECT_EQ((*services)[1].certificate_sha256, "");
     EXPECT_EQ((*services)[1].exit_code, 3);
+}
+
+TEST(ServiceStatusList, keeps_what_a_module_counted) {
+    ServiceStatus status;
+    status.name = "web";
+    status.counters = {{"request", std::numeric_limits<std::uint64_t>::max()}, {"trapped", 0}};
+    const auto services = decode_services(encode_services({status, {}}));
+    ASSERT_TRUE(services) << services.error().describe();
+    EXPECT_EQ((*services)[0].counters, status.counters);
+    EXPECT_TRUE((*services)[1].counters.empty());
+}
+
+TEST(ServiceStatusList, refuses_counters_that_are_none) {
+    std::string many;
+    for (std::size_t i = 0; i < 65; ++i)
+        many += fmt::format(R"({}"{}":1)", i == 0 ? "" : ",",
+                            std::string(1 + i / 26, static_cast<char>('a' + i % 26)));
+    for (const auto& counters :
+         {std::string("[1]"), std::string("1"), std::string(R"({"request":-1})"),
+          std::string(R"({"request":1.5})"), std::string(R"({"request":"1"})"),
+          std::string(R"({"":1})"), std::string(R"({"\u001b[31m":1})"), "{" + many + "}",
+          R"({")" + std::string(65, 'a') + R"(":1})"})
+        EXPECT_FALSE(
+            decode_services(fmt::format(R"({{"services":[{{"counters":{}}}]}})", counters)))
+            << counters;
 }
 
 TEST(ServiceStatusList, refuses_items_that_are_no_objects) {

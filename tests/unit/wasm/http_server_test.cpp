@@ -5,6 +5,8 @@
 #include "host_runner/wasm/http_server.hpp"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
@@ -224,6 +226,18 @@ TEST_F(Http, keeps_a_connection_for_the_next_request) {
     }
     EXPECT_EQ(server.count(HttpKind::connection), 1U);
     EXPECT_EQ(server.count(HttpKind::request), 3U);
+}
+
+TEST_F(Http, counts_where_it_is_told_to_on_top_of_what_is_there) {
+    std::array<std::uint64_t, http_kinds> counters{};
+    constexpr auto requests = static_cast<std::size_t>(HttpKind::request);
+    counters[requests] = 40;
+    settings.counters = counters.data();
+    const auto server = start();
+    static_cast<void>(get("/"));
+    static_cast<void>(get("/"));
+    EXPECT_EQ(server.count(HttpKind::request), 42U);
+    EXPECT_EQ(std::atomic_ref(counters[requests]).load(), 42U);
 }
 
 TEST_F(Http, hands_on_the_headers) {

@@ -40,6 +40,7 @@ struct Request {
     int tls_fd = -1;
     /// With function: a SOCK_SEQPACKET socket of the agent's; see invocation.hpp.
     int channel_fd = -1;
+    int counters_fd = -1;               ///< See counters.hpp; -1: nobody wants to know.
     std::vector<std::string> arguments; ///< Of the module, argv[0] first.
     bool has_files = false;             ///< The worker's root folder is the module's.
     std::vector<Port> ports;

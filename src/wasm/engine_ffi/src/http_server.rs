@@ -71,6 +71,7 @@ pub struct hr_http_settings {
     key_pem: hr_text,
     event: Option<unsafe extern "C" fn(*mut c_void, u32, *const c_char, usize)>,
     event_user: *mut c_void,
+    counters: *mut u64,
 }
 
 /// What happens to requests and connections: the numbers of `enum hr_http_kind`.
@@ -131,7 +132,8 @@ pub(crate) struct Shared {
     pub(crate) outgoing_places: Arc<Semaphore>,
     pub(crate) connector: Option<tokio_rustls::TlsConnector>,
     listener: Listener,
-    counters: [AtomicU64; KINDS],
+    /// The C++ side's, which outlives the server.
+    counters: &'static [AtomicU64; KINDS],
 }
 
 impl Shared {
@@ -403,7 +405,8 @@ unsafe fn make(
         outgoing_places: Arc::new(Semaphore::new(settings.outgoing_connections as usize)),
         connector,
         listener: Listener { call: settings.event, user: settings.event_user },
-        counters: Default::default(),
+        // SAFETY: the caller's contract; an AtomicU64 is laid out as a u64 that is aligned to eight bytes.
+        counters: unsafe { &*settings.counters.cast() },
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads as usize)
@@ -559,20 +562,6 @@ pub unsafe extern "C" fn hr_http_server_new(
 pub unsafe extern "C" fn hr_http_server_stop(server: *mut HttpServer, grace_ms: u32) -> u64 {
     // SAFETY: the caller's contract.
     unsafe { server.as_mut() }.map_or(0, |server| server.stop(millis(grace_ms)))
-}
-
-/// Copies the counters, by `enum hr_http_kind`, as many as `count` asks for and there are.
-///
-/// # Safety
-/// `server` is null or comes from `hr_http_server_new`; `counters` points to `count` writable numbers.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hr_http_server_counters(server: *const HttpServer, counters: *mut u64, count: usize) {
-    // SAFETY: the caller's contract.
-    let Some(server) = (unsafe { server.as_ref() }) else { return };
-    for (index, counter) in server.shared.counters.iter().enumerate().take(count) {
-        // SAFETY: the caller's contract.
-        unsafe { counters.add(index).write(counter.load(Ordering::Relaxed)) };
-    }
 }
 
 /// # Safety

@@ -16,6 +16,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/process.hpp"
 #include "host_runner/protocol/invocation.hpp"
+#include "host_runner/wasm/worker/counters.hpp"
 #include "host_runner/wasm/worker/request.hpp"
 
 namespace host_runner::wasm::worker {
@@ -32,6 +33,7 @@ using tests::compiled;
 constexpr int artifact_number = 3;
 constexpr int report_number = 4;
 constexpr int channel_number = 5;
+constexpr int counters_number = 6;
 constexpr int patience_ms = 60'000;
 
 /// What came of one call.
@@ -54,6 +56,7 @@ protected:
         request.artifact_fd = artifact_number;
         request.report_fd = report_number;
         request.channel_fd = channel_number;
+        request.counters_fd = counters_number;
         request.arguments = {"fn"};
         request.memory_bytes = std::uint64_t{16} << 20U;
         request.timeout = 60s;
@@ -84,7 +87,8 @@ protected:
         spec.stderr_fd = STDERR_FILENO;
         spec.pass_fds = {{artifact_number, artifact.get()},
                          {report_number, report_writer.get()},
-                         {channel_number, workers_end.get()}};
+                         {channel_number, workers_end.get()},
+                         {counters_number, counters.fd()}};
         auto child = launcher_.launch(spec);
         ASSERT_TRUE(child) << child.error().describe();
         child_ = std::move(*child);
@@ -168,7 +172,12 @@ protected:
         return end_of(number);
     }
 
+    [[nodiscard]] std::uint64_t counted(const std::string& name) const {
+        return counters.values().at(name);
+    }
+
     Request request;
+    const Counters counters = Counters::create(protocol::World::function).value();
     ForkExecLauncher launcher_;
     ChildProcess child_;
     UniqueFd channel_;
@@ -212,6 +221,8 @@ TEST_F(Function, that_is_wrong_in_its_environment_is_not_run) {
     EXPECT_FALSE(end_of(1).started);
     send(FrameKind::request, 2, "{}");
     EXPECT_EQ(end_of(2).result.status, CallStatus::bad_request);
+    EXPECT_EQ(counted("call"), 2U);
+    EXPECT_EQ(counted("bad_request"), 2U);
 }
 
 TEST_F(Function, ends_in_each_way_and_then_goes_on) {
@@ -230,6 +241,14 @@ TEST_F(Function, ends_in_each_way_and_then_goes_on) {
     send(FrameKind::cancel, 102);
     EXPECT_EQ(end_of(102).result.status, CallStatus::cancelled);
     EXPECT_EQ(run({"exit", "0"}).result.status, CallStatus::exit);
+    for (const auto& [name, times] : std::map<std::string, std::uint64_t>{{"call", 7},
+                                                                          {"exit", 1},
+                                                                          {"trap", 1},
+                                                                          {"oom", 1},
+                                                                          {"timeout", 2},
+                                                                          {"cancelled", 1},
+                                                                          {"ok", 1}})
+        EXPECT_EQ(counted(name), times) << name;
 }
 
 TEST_F(Function, waits_for_input_no_longer_than_its_deadline) {

@@ -13,6 +13,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     request.artifact_fd = 5;
     request.report_fd = 3;
     request.tls_fd = 6;
+    request.counters_fd = 7;
     request.arguments = {"site.wasm", "two words", "\"quoted\"", ""};
     request.has_files = true;
     request.ports = {{.number = 80}, {.number = 65535, .address = "::1", .listen_port = 1}};
@@ -27,6 +28,7 @@ TEST(WorkerRequest, survives_its_encoding) {
     EXPECT_EQ(decoded->artifact_fd, 5);
     EXPECT_EQ(decoded->report_fd, 3);
     EXPECT_EQ(decoded->tls_fd, 6);
+    EXPECT_EQ(decoded->counters_fd, 7);
     EXPECT_EQ(decoded->arguments, request.arguments);
     EXPECT_TRUE(decoded->has_files);
     EXPECT_EQ(decoded->ports, request.ports);
