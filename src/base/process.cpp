@@ -84,24 +84,6 @@ struct Prepared {
     pid_t parent = 0;
 };
 
-Result<std::string> find_program(const std::string& name) {
-    if (name.find('/') != std::string::npos) {
-        if (::access(name.c_str(), X_OK) == 0)
-            return name;
-        return fail_errno(fmt::format("Cannot execute {}", name), errno);
-    }
-    const char* path = std::getenv("PATH"); // NOLINT(concurrency-mt-unsafe): nobody sets it
-    std::string_view rest = path != nullptr ? path : "/usr/bin:/bin";
-    while (!rest.empty()) {
-        const auto colon = std::min(rest.find(':'), rest.size());
-        const std::string candidate = join_path(rest.substr(0, colon), name);
-        if (colon > 0 && ::access(candidate.c_str(), X_OK) == 0)
-            return candidate;
-        rest.remove_prefix(std::min(colon + 1, rest.size()));
-    }
-    return fail(ErrorCode::not_found, fmt::format("There is no program {} in PATH", name));
-}
-
 std::vector<char*> pointers_to(const std::vector<std::string>& strings) {
     std::vector<char*> pointers;
     pointers.reserve(strings.size() + 1);
@@ -192,6 +174,24 @@ Result<int> open_null() {
 }
 
 } // namespace
+
+Result<std::string> find_program(const std::string& name) {
+    if (name.find('/') != std::string::npos) {
+        if (::access(name.c_str(), X_OK) == 0)
+            return name;
+        return fail_errno(fmt::format("Cannot execute {}", name), errno);
+    }
+    const char* path = std::getenv("PATH"); // NOLINT(concurrency-mt-unsafe): nobody sets it
+    std::string_view rest = path != nullptr ? path : "/usr/bin:/bin";
+    while (!rest.empty()) {
+        const auto colon = std::min(rest.find(':'), rest.size());
+        const std::string candidate = join_path(rest.substr(0, colon), name);
+        if (colon > 0 && ::access(candidate.c_str(), X_OK) == 0)
+            return candidate;
+        rest.remove_prefix(std::min(colon + 1, rest.size()));
+    }
+    return fail(ErrorCode::not_found, fmt::format("There is no program {} in PATH", name));
+}
 
 std::string ExitStatus::describe() const {
     if (exited)

@@ -203,6 +203,18 @@ public:
             {{"directory", image.directory}, {"passed", passed}, {"checks", std::move(list)}});
     }
 
+    [[nodiscard]] std::string
+    findings(const std::vector<instance::Finding>& findings) const override {
+        Json list = Json::array();
+        for (const auto& finding : findings)
+            list.push_back({{"name", finding.requirement},
+                            {"verdict", to_string(finding.verdict)},
+                            {"found", finding.found},
+                            {"remedy", text_or_null(finding.remedy)}});
+        return document(
+            {{"passed", !instance::has_failed(findings)}, {"requirements", std::move(list)}});
+    }
+
     [[nodiscard]] std::string compose(const ComposeReport& report) const override {
         const auto& app = report.resolved.app;
         Json services = Json::array();

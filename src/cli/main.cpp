@@ -21,7 +21,7 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 19> functions{{
+constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 20> functions{{
     {"run", run_verb_run},
     {"list", run_verb_list},
     {"stop", run_verb_stop},
@@ -32,6 +32,7 @@ constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>
     {"run-wasm", run_verb_run_wasm},
     {"inspect", run_verb_inspect},
     {"stats", run_verb_stats},
+    {"doctor", run_verb_doctor},
     {"wait", run_verb_wait},
     {"rm", run_verb_rm},
     {"prune", run_verb_prune},

@@ -238,6 +238,20 @@ public:
         return columns(rows);
     }
 
+    [[nodiscard]] std::string
+    findings(const std::vector<instance::Finding>& findings) const override {
+        std::vector<Row> rows{{"REQUIREMENT", "VERDICT", "FOUND"}};
+        for (const auto& finding : findings) {
+            const bool is_needed = finding.verdict != instance::Verdict::not_needed;
+            rows.push_back({std::string(finding.requirement),
+                            is_needed ? std::string(to_string(finding.verdict)) : "not needed",
+                            instance::printable(finding.found)});
+            if (is_needed && !finding.remedy.empty())
+                rows.push_back({"", "", "remedy: " + instance::printable(finding.remedy)});
+        }
+        return columns(rows);
+    }
+
     [[nodiscard]] std::string compose(const ComposeReport& report) const override {
         const auto& app = report.resolved.app;
         Facts facts;

@@ -42,6 +42,7 @@ using VerbResult = Result<int>;
 [[nodiscard]] VerbResult run_verb_run_wasm(const Context& context);
 [[nodiscard]] VerbResult run_verb_inspect(const Context& context);
 [[nodiscard]] VerbResult run_verb_stats(const Context& context);
+[[nodiscard]] VerbResult run_verb_doctor(const Context& context);
 [[nodiscard]] VerbResult run_verb_wait(const Context& context);
 [[nodiscard]] VerbResult run_verb_rm(const Context& context);
 [[nodiscard]] VerbResult run_verb_prune(const Context& context);

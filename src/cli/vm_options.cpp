@@ -81,12 +81,13 @@ spec::AcceleratorChoice accelerator(std::string_view word) {
 
 } // namespace
 
-Result<spec::VmSpec> make_vm_spec(const config::Settings& settings) {
+Result<spec::VmSpec> make_vm_spec(const config::Settings& settings, NeedsImage needs_image) {
     spec::VmSpec spec;
-    if (!settings.is_set("image-path"))
+    HR_TRY(auto image_path, settings.parsed_if_set("image-path", parse_not_empty));
+    if (!image_path && needs_image == NeedsImage::yes)
         return fail(ErrorCode::invalid_argument, "--image-path is missing: which image to start",
                     "for example host_runner run -i images/out/native");
-    HR_TRY(spec.image_path, settings.parsed("image-path", parse_not_empty));
+    spec.image_path = image_path.value_or("");
     spec.compose_path = compose_path(settings);
     spec.env_file = settings.text("env-file");
     HR_TRY(spec.cpus, settings.parsed("cpus", [](std::string_view text) {

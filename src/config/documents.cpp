@@ -280,9 +280,7 @@ std::string bash_completion() {
         if (option.kind == ValueKind::flag)
             continue;
         std::string pattern;
-        for (const auto verb : {option.verb, option.also}) {
-            if (verb.empty())
-                continue;
+        for (const auto verb : verbs_of(option)) {
             pattern += fmt::format("{}'{} --{}'", pattern.empty() ? "" : "|", verb, option.name);
             if (option.short_name != 0)
                 pattern += fmt::format("|'{} -{}'", verb, option.short_name);

@@ -13,22 +13,21 @@
 
 namespace host_runner::host {
 
-namespace {
-
-/// Why KVM cannot be used, with the remedy; or the flag that shows it can.
-Result<std::string> find_kvm(const HostRoot& root) {
+Result<std::string> find_virtualisation(const HostRoot& root) {
     HR_TRY(const auto flags, read_cpu_flags(root));
-    const auto* const flag = flags.contains("vmx")   ? "vmx"
-                             : flags.contains("svm") ? "svm"
-                                                     : nullptr;
-    if (flag == nullptr)
-        return fail(ErrorCode::unsupported,
-                    "the processor has no hardware virtualisation (neither vmx nor svm among the "
-                    "flags in /proc/cpuinfo)",
-                    "switch it on in the BIOS, or nested virtualisation in the host above");
+    for (const auto* flag : {"vmx", "svm"})
+        if (flags.contains(flag))
+            return std::string(flag);
+    return fail(ErrorCode::unsupported,
+                "the processor has no hardware virtualisation (neither vmx nor svm among the "
+                "flags in /proc/cpuinfo)",
+                "switch it on in the BIOS, or nested virtualisation in the host above");
+}
+
+Result<void> check_kvm_device(const HostRoot& root) {
     const UniqueFd device(::open(root.path("/dev/kvm").c_str(), O_RDWR | O_CLOEXEC));
     if (device)
-        return std::string(flag);
+        return {};
     const int saved_errno = errno;
     if (saved_errno == ENOENT)
         return fail(ErrorCode::unsupported, "/dev/kvm does not exist",
@@ -39,6 +38,15 @@ Result<std::string> find_kvm(const HostRoot& root) {
     return fail(ErrorCode::unsupported,
                 fmt::format("/dev/kvm does not open: {}", std::strerror(saved_errno)),
                 "see the kernel's log for kvm: dmesg | grep -i kvm");
+}
+
+namespace {
+
+/// Why KVM cannot be used, with the remedy; or the flag that shows it can.
+Result<std::string> find_kvm(const HostRoot& root) {
+    HR_TRY(auto flag, find_virtualisation(root));
+    HR_CHECK(check_kvm_device(root));
+    return flag;
 }
 
 } // namespace

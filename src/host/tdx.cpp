@@ -25,37 +25,44 @@ constexpr unsigned kvm_x86_tdx_vm = 5;
 
 constexpr std::string_view module_parameter = "/sys/module/kvm_intel/parameters/tdx";
 
-/// Each returns the missing fact, or an empty text.
-std::string missing_cpu_flag(const HostRoot& root) {
-    const auto flags = read_cpu_flags(root);
-    if (!flags)
-        return flags.error().message;
-    return flags->contains("tdx_host_platform")
-               ? std::string()
-               : "the processor flag tdx_host_platform is not in /proc/cpuinfo";
-}
-
-std::string missing_module_parameter(const HostRoot& root) {
-    const auto text = read_file(root.path(module_parameter), 64);
-    if (!text)
-        return text.error().code == ErrorCode::not_found
-                   ? fmt::format("{} does not exist", module_parameter)
-                   : text.error().message;
-    return text->starts_with('Y') ? std::string() : fmt::format("{} is not Y", module_parameter);
-}
-
-std::string missing_vm_type(const HostRoot& root, const VmTypesQuery& query) {
-    const auto types = query(root.path("/dev/kvm"));
-    if (!types)
-        return types.error().code == ErrorCode::not_found ? "/dev/kvm does not exist"
-                                                          : types.error().message;
-    return (*types >> kvm_x86_tdx_vm & 1U) != 0
-               ? std::string()
-               : fmt::format("KVM offers no TDX VMs (bit {} of its VM types {:#x} is clear)",
-                             kvm_x86_tdx_vm, *types);
-}
-
 } // namespace
+
+Result<void> check_tdx_processor(const HostRoot& root) {
+    HR_TRY(const auto flags, read_cpu_flags(root));
+    if (flags.contains("tdx_host_platform"))
+        return {};
+    return fail(ErrorCode::unsupported,
+                "the processor flag tdx_host_platform is not in /proc/cpuinfo",
+                "enable TDX and TME-MT in the BIOS of a machine that has them, use a kernel >= "
+                "6.16 and see dmesg for virt/tdx");
+}
+
+Result<void> check_tdx_parameter(const HostRoot& root) {
+    const auto text = read_file(root.path(module_parameter), 64);
+    if (text && text->starts_with('Y'))
+        return {};
+    if (!text && text.error().code != ErrorCode::not_found)
+        return tl::unexpected<Error>(text.error());
+    return fail(ErrorCode::unsupported,
+                text ? fmt::format("{} is not Y", module_parameter)
+                     : fmt::format("{} does not exist", module_parameter),
+                "boot with kvm_intel.tdx=1, with a kernel >= 6.16");
+}
+
+Result<void> check_tdx_vms(const HostRoot& root, const VmTypesQuery& query) {
+    const auto types = query(root.path("/dev/kvm"));
+    if (!types && types.error().code == ErrorCode::not_found)
+        return fail(ErrorCode::unsupported, "/dev/kvm does not exist",
+                    "load the module: modprobe kvm_intel");
+    if (!types)
+        return tl::unexpected<Error>(types.error());
+    if ((*types >> kvm_x86_tdx_vm & 1U) != 0)
+        return {};
+    return fail(ErrorCode::unsupported,
+                fmt::format("KVM offers no TDX VMs (bit {} of its VM types {:#x} is clear)",
+                            kvm_x86_tdx_vm, *types),
+                "use a kernel >= 6.16 with kvm_intel.tdx=1 and see dmesg for virt/tdx");
+}
 
 Result<unsigned> query_kvm_vm_types(const std::string& kvm_device) {
     const UniqueFd device(::open(kvm_device.c_str(), O_RDWR | O_CLOEXEC));
@@ -70,9 +77,9 @@ Result<unsigned> query_kvm_vm_types(const std::string& kvm_device) {
 Result<void> check_tdx(const HostRoot& root, const VmTypesQuery& query) {
     std::string missing;
     for (const auto& fact :
-         {missing_cpu_flag(root), missing_module_parameter(root), missing_vm_type(root, query)})
-        if (!fact.empty())
-            missing += missing.empty() ? fact : "; " + fact;
+         {check_tdx_processor(root), check_tdx_parameter(root), check_tdx_vms(root, query)})
+        if (!fact)
+            missing += (missing.empty() ? "" : "; ") + fact.error().message;
     if (missing.empty())
         return {};
     return fail(

@@ -95,12 +95,7 @@ void settle_share(const PlanInput& input, qemu::LaunchPlan& launch) {
 }
 
 Result<void> settle_egress(const PlanInput& input, Plan& plan) {
-    bool egress = !is_ours(input.image); // dstack's guests pull their containers
-    if (is_ours(input.image)) {
-        HR_TRY(const auto app, protocol::decode_app_compose(input.files.app_compose));
-        egress = app.egress;
-    }
-    plan.launch.egress = input.spec.egress.value_or(egress);
+    HR_TRY(plan.launch.egress, wants_egress(input.spec, input.image, input.files));
     if (plan.launch.egress && plan.launch.network.mode == spec::NetworkMode::user)
         plan.warnings.emplace_back(
             "With egress on, the guest can also reach every service on this host's loopback "
@@ -156,6 +151,16 @@ std::string_view text(qemu::ChannelMode mode) {
 }
 
 } // namespace
+
+Result<bool> wants_egress(const spec::VmSpec& spec, const image::Image& image,
+                          const GuestFiles& files) {
+    if (spec.egress)
+        return *spec.egress;
+    if (!is_ours(image))
+        return true;
+    HR_TRY(const auto app, protocol::decode_app_compose(files.app_compose));
+    return app.egress;
+}
 
 std::vector<spec::PortMapping> ports_to_forward(const spec::VmSpec& spec,
                                                 const std::vector<spec::PortMapping>& from_compose,

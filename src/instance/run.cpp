@@ -31,6 +31,7 @@
 #include "host_runner/instance/claims.hpp"
 #include "host_runner/instance/control_server.hpp"
 #include "host_runner/instance/delivery.hpp"
+#include "host_runner/instance/doctor.hpp"
 #include "host_runner/instance/logs.hpp"
 #include "host_runner/instance/plan.hpp"
 #include "host_runner/instance/registry.hpp"
@@ -208,6 +209,7 @@ public:
         // With a stand-in for the id: what fails does so before anything is taken.
         HR_CHECK(make_plan(std::string(placeholder_id)));
         HR_CHECK(qemu::build_argv(plan_.launch, survey_.capabilities));
+        HR_CHECK(require_host());
         HR_CHECK(require_space(needed_free_bytes + delivered_bytes(survey_.files)));
         HR_CHECK(say_what_is_known());
         HR_CHECK(watch_signals());
@@ -230,6 +232,17 @@ private:
         HR_TRY(plan_, plan_launch({spec_, survey_.image, survey_.files, survey_.host, id,
                                    registry_.paths(id).directory}));
         return {};
+    }
+
+    /// What `doctor` looks at.
+    Result<void> require_host() {
+        auto edges = real_host(launcher_);
+        edges.probe_qemu = [this](const std::string& /*program*/) -> Result<qemu::Capabilities> {
+            return survey_.capabilities;
+        };
+        return require(
+            needs_of(spec_, &survey_.image, plan_.launch.egress, registry_.instances_directory()),
+            edges);
     }
 
     [[nodiscard]] Result<void> require_space(std::uint64_t bytes) const {

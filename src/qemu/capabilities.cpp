@@ -46,23 +46,14 @@ tl::unexpected<Error> no_program(const std::string& program, std::string_view wh
                 "install it (apt install qemu-system-x86), or name another with --qemu PATH");
 }
 
-/// As a shell finds it.
-Result<std::string> find_program(const std::string& program) {
+Result<std::string> find_qemu(const std::string& program) {
     if (program.find('/') != std::string::npos) {
         if (!path_exists(program))
             return no_program(program, "at that path");
         return absolute_path(program);
     }
-    const char* path = std::getenv("PATH"); // NOLINT(concurrency-mt-unsafe): nobody sets it
-    std::string_view folders = path != nullptr ? path : "";
-    while (!folders.empty()) {
-        const auto end = std::min(folders.find(':'), folders.size());
-        const auto candidate = join_path(folders.substr(0, end), program);
-        if (end > 0 && ::access(candidate.c_str(), X_OK) == 0)
-            return absolute_path(candidate);
-        folders.remove_prefix(std::min(end + 1, folders.size()));
-    }
-    return no_program(program, "in PATH");
+    const auto found = find_program(program);
+    return found ? absolute_path(*found) : no_program(program, "in PATH");
 }
 
 /// What tells one binary from a later one at the same path.
@@ -285,7 +276,7 @@ void remember(const std::string& file, const Json& entry) {
 
 Result<Capabilities> probe_capabilities(ProcessLauncher& launcher, const std::string& program,
                                         const std::string& cache_directory) {
-    HR_TRY(const auto path, find_program(program));
+    HR_TRY(const auto path, find_qemu(program));
     HR_TRY(const auto binary, fingerprint(path));
     const auto file = cache_directory.empty() ? std::string() : cache_path(cache_directory, path);
     auto known = file.empty() ? std::nullopt : recall(file, binary);

@@ -27,6 +27,10 @@ public:
         std::filesystem::create_symlink(target, path);
         return *this;
     }
+    HostFixture& remove(const std::string& absolute) {
+        std::filesystem::remove_all(folder_.path() + absolute);
+        return *this;
+    }
     HostFixture& cpu_flags(const std::string& flags) {
         return write("/proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: " +
                                           flags + "\nvmx flags\t: vnmi ept\n\n");

@@ -55,6 +55,10 @@ struct ExitStatus {
     [[nodiscard]] std::string describe() const;
 };
 
+/// The program as a shell finds it: a path with '/' as it is, else in the folders of PATH.
+/// @errors not_found; of a path: permission_denied and what else access(2) says
+[[nodiscard]] Result<std::string> find_program(const std::string& name);
+
 /// The edge behind which tests put a fake.
 class ProcessLauncher {
 public:

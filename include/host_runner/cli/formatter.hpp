@@ -13,6 +13,7 @@
 #include "host_runner/cli/process_usage.hpp"
 #include "host_runner/config/settings.hpp"
 #include "host_runner/image/image.hpp"
+#include "host_runner/instance/doctor.hpp"
 #include "host_runner/instance/registry.hpp"
 #include "host_runner/spec/compose.hpp"
 
@@ -54,6 +55,8 @@ public:
     [[nodiscard]] virtual std::string checks(const image::Image& image,
                                              const std::vector<image::Check>& checks) const = 0;
     [[nodiscard]] virtual std::string compose(const ComposeReport& report) const = 0;
+    [[nodiscard]] virtual std::string
+    findings(const std::vector<instance::Finding>& findings) const = 0;
 };
 
 /// For people: columns under headings, or one "name  value" line per fact.

@@ -32,7 +32,8 @@ struct Option {
     std::string_view group = {};         ///< Heading in help and man page.
     std::string_view help = {};          ///< A sentence without its final stop.
     std::string_view example = {}; ///< A value, for messages and the man page; empty: of a flag.
-    std::string_view also = {};    ///< Another verb with this option: one setting for both.
+    std::string_view also = {};    ///< Other verbs with this option, "run-wasm|doctor": one
+                                   ///< setting for all.
 };
 
 struct Positional {
@@ -60,7 +61,15 @@ struct Verb {
 
 /// Whether the option is one of this verb's, or of every verb.
 [[nodiscard]] constexpr bool belongs_to(const Option& option, std::string_view verb) noexcept {
-    return option.verb.empty() || option.verb == verb || (!verb.empty() && option.also == verb);
+    if (option.verb.empty() || option.verb == verb)
+        return true;
+    for (auto rest = option.also; !verb.empty() && !rest.empty();) {
+        const auto end = rest.find('|') == std::string_view::npos ? rest.size() : rest.find('|');
+        if (rest.substr(0, end) == verb)
+            return true;
+        rest.remove_prefix(end < rest.size() ? end + 1 : end);
+    }
+    return false;
 }
 
 /// In the order of help and man page.
@@ -74,6 +83,9 @@ struct Verb {
 [[nodiscard]] std::vector<const Option*> options_of(std::string_view verb);
 /// nullptr when neither the verb nor every verb has an option of that name.
 [[nodiscard]] const Option* find_option(std::string_view verb, std::string_view name);
+
+/// The verbs that have this option, its own first; none for an option of every verb.
+[[nodiscard]] std::vector<std::string_view> verbs_of(const Option& option);
 
 /// The words of a choice: "tdx|none" -> {"tdx", "none"}.
 [[nodiscard]] std::vector<std::string_view> choices(std::string_view words);

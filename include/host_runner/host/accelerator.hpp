@@ -19,6 +19,13 @@ struct AcceleratorDecision {
     std::string reason;
 };
 
+/// The processor flag of hardware virtualisation, vmx or svm.
+/// @errors unsupported, with the remedy; as read_cpu_flags()
+[[nodiscard]] Result<std::string> find_virtualisation(const HostRoot& root = {});
+/// Whether /dev/kvm opens for reading and writing.
+/// @errors unsupported, permission_denied; with the remedy
+[[nodiscard]] Result<void> check_kvm_device(const HostRoot& root = {});
+
 /// KVM is usable with hardware virtualisation (vmx or svm in the CPU flags) AND a /dev/kvm that
 /// opens for reading and writing: a device node alone proves nothing in containers.
 /// `automatic` takes KVM where usable, else TCG, and says why.

@@ -16,10 +16,18 @@ using VmTypesQuery = std::function<Result<unsigned>(const std::string& kvm_devic
 /// The real one. @errors not_found, permission_denied, io_error
 [[nodiscard]] Result<unsigned> query_kvm_vm_types(const std::string& kvm_device);
 
-/// Whether this host can start a TD: the processor flag tdx_host_platform,
-/// /sys/module/kvm_intel/parameters/tdx = Y, and KVM_X86_TDX_VM among KVM's types (Linux
-/// Documentation/virt/kvm/x86/intel-tdx.rst and api.rst, 6.16). All facts are looked at and all
-/// missing ones are named.
+// What a host must have to start a TD: Linux Documentation/virt/kvm/x86/intel-tdx.rst and api.rst,
+// 6.16.
+
+/// The processor flag tdx_host_platform. @errors unsupported; as read_cpu_flags()
+[[nodiscard]] Result<void> check_tdx_processor(const HostRoot& root = {});
+/// /sys/module/kvm_intel/parameters/tdx = Y. @errors unsupported; permission_denied, io_error
+[[nodiscard]] Result<void> check_tdx_parameter(const HostRoot& root = {});
+/// KVM_X86_TDX_VM among KVM's types. @errors unsupported; as `query`
+[[nodiscard]] Result<void> check_tdx_vms(const HostRoot& root = {},
+                                         const VmTypesQuery& query = query_kvm_vm_types);
+
+/// All three; all that are missing are named.
 /// @errors unsupported: "This host cannot start a TDX guest: FACT; FACT" with the remedy. The text
 ///         depends on nothing but the facts
 [[nodiscard]] Result<void> check_tdx(const HostRoot& root = {},

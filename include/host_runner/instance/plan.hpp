@@ -54,6 +54,11 @@ inline constexpr int qemu_vsock_fd = 3;
 ///         together
 [[nodiscard]] Result<Plan> plan_launch(const PlanInput& input);
 
+/// Whether the guest may open connections to the outside: as --egress says, else as the compose
+/// file does; dstack's guests may, because they pull containers. @errors corrupt_data
+[[nodiscard]] Result<bool> wants_egress(const spec::VmSpec& spec, const image::Image& image,
+                                        const GuestFiles& files);
+
 /// The host ports to forward: -p, and of the compose file's those whose guest port -p does not
 /// name. Without a user network the compose file's are left out, with a warning.
 [[nodiscard]] std::vector<spec::PortMapping>

@@ -25,24 +25,24 @@ _host_runner() {
     done
     case "$verb $prev" in
         *' --log-level'|*' -l') COMPREPLY=($(compgen -W 'trace debug info warn error off' -- "$cur")); return ;;
-        'run --image-path'|'run -i'|'run-wasm --image-path'|'run-wasm -i') COMPREPLY=($(compgen -d -- "$cur")); return ;;
-        'run --compose-path'|'run -c') COMPREPLY=($(compgen -f -- "$cur")); return ;;
-        'run --env-file') COMPREPLY=($(compgen -f -- "$cur")); return ;;
-        'run --cpus'|'run -u'|'run-wasm --cpus'|'run-wasm -u') COMPREPLY=(); return ;;
-        'run --memory'|'run -m'|'run-wasm --memory'|'run-wasm -m') COMPREPLY=(); return ;;
-        'run --disk'|'run -d'|'run-wasm --disk'|'run-wasm -d') COMPREPLY=(); return ;;
+        'run --image-path'|'run -i'|'run-wasm --image-path'|'run-wasm -i'|'doctor --image-path'|'doctor -i') COMPREPLY=($(compgen -d -- "$cur")); return ;;
+        'run --compose-path'|'run -c'|'doctor --compose-path'|'doctor -c') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'run --env-file'|'doctor --env-file') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'run --cpus'|'run -u'|'run-wasm --cpus'|'run-wasm -u'|'doctor --cpus'|'doctor -u') COMPREPLY=(); return ;;
+        'run --memory'|'run -m'|'run-wasm --memory'|'run-wasm -m'|'doctor --memory'|'doctor -m') COMPREPLY=(); return ;;
+        'run --disk'|'run -d'|'run-wasm --disk'|'run-wasm -d'|'doctor --disk'|'doctor -d') COMPREPLY=(); return ;;
         'run --name') COMPREPLY=(); return ;;
-        'run --append') COMPREPLY=(); return ;;
-        'run --tee'|'run-wasm --tee') COMPREPLY=($(compgen -W 'tdx none' -- "$cur")); return ;;
-        'run --qgs'|'run-wasm --qgs') COMPREPLY=(); return ;;
-        'run --key-provider') COMPREPLY=(); return ;;
-        'run --ports'|'run -p') COMPREPLY=(); return ;;
-        'run --net') COMPREPLY=(); return ;;
-        'run --egress') COMPREPLY=($(compgen -W 'on off' -- "$cur")); return ;;
-        'run --host-service') COMPREPLY=(); return ;;
-        'run --accel'|'run-wasm --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
-        'run --qemu'|'run-wasm --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
-        'run --gpus'|'run -g') COMPREPLY=(); return ;;
+        'run --append'|'doctor --append') COMPREPLY=(); return ;;
+        'run --tee'|'run-wasm --tee'|'doctor --tee') COMPREPLY=($(compgen -W 'tdx none' -- "$cur")); return ;;
+        'run --qgs'|'run-wasm --qgs'|'doctor --qgs') COMPREPLY=(); return ;;
+        'run --key-provider'|'doctor --key-provider') COMPREPLY=(); return ;;
+        'run --ports'|'run -p'|'doctor --ports'|'doctor -p') COMPREPLY=(); return ;;
+        'run --net'|'doctor --net') COMPREPLY=(); return ;;
+        'run --egress'|'doctor --egress') COMPREPLY=($(compgen -W 'on off' -- "$cur")); return ;;
+        'run --host-service'|'doctor --host-service') COMPREPLY=(); return ;;
+        'run --accel'|'run-wasm --accel'|'doctor --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
+        'run --qemu'|'run-wasm --qemu'|'doctor --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'run --gpus'|'run -g'|'doctor --gpus'|'doctor -g') COMPREPLY=(); return ;;
         'run --wait') COMPREPLY=($(compgen -W 'ready started' -- "$cur")); return ;;
         'run --restart') COMPREPLY=(); return ;;
         'run --stop-timeout') COMPREPLY=(); return ;;
@@ -61,6 +61,7 @@ _host_runner() {
         'run-wasm --module-memory') COMPREPLY=(); return ;;
         'inspect --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
         'stats --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
+        'doctor --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
         'wait --for') COMPREPLY=($(compgen -W 'ready exit' -- "$cur")); return ;;
         'wait --timeout') COMPREPLY=(); return ;;
         'prune --keep') COMPREPLY=(); return ;;
@@ -74,7 +75,7 @@ _host_runner() {
         'config show --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
     esac
     case $verb in
-        '') COMPREPLY=($(compgen -W 'run list stop logs console exec invoke run-wasm inspect stats wait rm prune image compose config completion --help --version --log-level' -- "$cur")) ;;
+        '') COMPREPLY=($(compgen -W 'run list stop logs console exec invoke run-wasm inspect stats doctor wait rm prune image compose config completion --help --version --log-level' -- "$cur")) ;;
         image) COMPREPLY=($(compgen -W 'verify inspect import' -- "$cur")) ;;
         compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
@@ -110,6 +111,8 @@ _host_runner() {
         'stats')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
+        'doctor')
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --gpus --pin-numa --hugepage --output --log-level' -- "$cur")); fi ;;
         'wait')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --for --timeout --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;

@@ -11,7 +11,7 @@ _host_runner() {
     _arguments -C '(- *)'{-h,--help}'[Show help]' '(- *)--version[Show versions]' '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' '1:verb:->verb' '*::argument:->rest'
     case $state in
         verb)
-            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'invoke:Call a function of a VM' 'run-wasm:Run one WebAssembly module in a VM of its own' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
+            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'invoke:Call a function of a VM' 'run-wasm:Run one WebAssembly module in a VM of its own' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'doctor:Check whether this host has what a VM needs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
             _describe verb words_here ;;
         rest)
             verb=$words[1]
@@ -140,6 +140,39 @@ _host_runner() {
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '1:ID:_host_runner_ids' ;;
+            doctor)
+                _arguments -s '(- *)'{-h,--help}'[Show help]' \
+                '--image-path[Image directory, with its metadata.json (required)]:DIR:_files -/' \
+                '-i[Image directory, with its metadata.json (required)]:DIR:_files -/' \
+                '--compose-path[Compose file with the services; without one in the current folder the VM starts none]:FILE:_files' \
+                '-c[Compose file with the services; without one in the current folder the VM starts none]:FILE:_files' \
+                '--env-file[Environment for every service, as NAME=value lines. Not secret\: it becomes a part of the measured app-compose.json]:FILE:_files' \
+                '--cpus[Virtual CPUs]:N: ' \
+                '-u[Virtual CPUs]:N: ' \
+                '--memory[Memory, with K, M, G or T; a bare number is MiB]:SIZE: ' \
+                '-m[Memory, with K, M, G or T; a bare number is MiB]:SIZE: ' \
+                '--disk[Size of the data disk, a sparse file]:SIZE: ' \
+                '-d[Size of the data disk, a sparse file]:SIZE: ' \
+                '--append[Added to the kernel command line. It is measured]:TEXT: ' \
+                '--firmware[With --tee none\: boot through the image'\''s firmware in place of SeaBIOS]' \
+                '--tee[Protection of the VM from its host. '\''none'\'' protects nothing and is never chosen by itself]:tee:(tdx none)' \
+                '--qgs[Quote generation service, as vsock\:CID\:PORT or unix\:PATH; without it vsock\:2\:4050 where the image takes quotes through QEMU]:ADDRESS: ' \
+                '--local-key-provider[Let this runner be the VM'\''s key provider; the same as --key-provider local]' \
+                '--key-provider[Who gives the VM its keys\: local, none, relay=HOST\:PORT or kms=URL\[,URL\]]:WHERE: ' \
+                '*--ports[Forwarded ports, as tcp|udp\:HOST_IP\:HOST_PORT\:GUEST_PORT. An empty HOST_IP is 127.0.0.1, HOST_PORT 0 a free port, which is printed]:LIST: ' \
+                '*-p[Forwarded ports, as tcp|udp\:HOST_IP\:HOST_PORT\:GUEST_PORT. An empty HOST_IP is 127.0.0.1, HOST_PORT 0 a free port, which is printed]:LIST: ' \
+                '--net[Network card\: user (behind QEMU, with port forwarding), none or bridge=NAME]:MODE: ' \
+                '--egress[Whether the guest may open connections to the outside. Without it\: as the compose file says, else off; on for dstack'\''s images, which pull containers]:egress:(on off)' \
+                '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
+                '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
+                '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '*--gpus[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
+                '*-g[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
+                '--pin-numa[Bind CPUs and memory to the NUMA nodes of the GPUs]' \
+                '--hugepage[Back the memory with 1 GiB pages]' \
+                '--output[Form of the output]:output:(table json)' \
+                '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' ;;
             wait)
                 _arguments -s '(- *)'{-h,--help}'[Show help]' \
                 '--for[What is waited for]:for:(ready exit)' \

@@ -199,6 +199,17 @@ TEST_P(FormatterTest, shows_settings) {
         is_as_committed(form_.golden("settings"), form_.formatter->settings(sample_settings())));
 }
 
+TEST_P(FormatterTest, shows_findings) {
+    using instance::Verdict;
+    EXPECT_TRUE(is_as_committed(
+        form_.golden("findings"),
+        form_.formatter->findings(
+            {{"kvm", Verdict::pass, "/dev/kvm opens", ""},
+             {"memory", Verdict::warn, "8.0 GiB available", "give it less"},
+             {"tdx-vms", Verdict::fail, "KVM offers no TDX VMs", "use a newer kernel"},
+             {"libvirt", Verdict::not_needed, "\x1b[31mnobody answers", "install it"}})));
+}
+
 TEST_P(FormatterTest, shows_an_image) {
     EXPECT_TRUE(is_as_committed(form_.golden("image"), form_.formatter->image(sample_image())));
 }

@@ -36,13 +36,20 @@ TEST(OptionTable, uses_no_short_name_twice_in_one_command) {
 
 TEST(OptionTable, knows_the_verb_of_each_option) {
     for (const auto& option : options())
-        for (const auto verb : {option.verb, option.also})
-            EXPECT_TRUE(verb.empty() || find_verb(verb) != nullptr) << verb;
+        for (const auto verb : verbs_of(option))
+            EXPECT_NE(find_verb(verb), nullptr) << verb;
 }
 
 TEST(OptionTable, has_options_of_two_verbs) {
     EXPECT_EQ(find_option("run-wasm", "tee"), find_option("run", "tee"));
+    EXPECT_EQ(find_option("doctor", "tee"), find_option("run", "tee"));
+    EXPECT_EQ(find_option("doctor", "ports"), find_option("run", "ports"));
     EXPECT_EQ(find_option("run-wasm", "ports"), nullptr);
+    EXPECT_EQ(find_option("run", "tee")->also, "run-wasm|doctor");
+    EXPECT_THAT(verbs_of(*find_option("run", "tee")),
+                testing::ElementsAre("run", "run-wasm", "doctor"));
+    EXPECT_FALSE(belongs_to(*find_option("run", "tee"), "run-wasm|doctor"));
+    EXPECT_FALSE(belongs_to(*find_option("run", "tee"), "wasm"));
     EXPECT_EQ(find_option("list", "tee"), nullptr);
     EXPECT_EQ(environment_name(*find_option("run-wasm", "tee")), "HOST_RUNNER_TEE");
     EXPECT_THAT(options_of(""), testing::SizeIs(1));
