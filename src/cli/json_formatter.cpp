@@ -123,6 +123,8 @@ public:
             {"os_image_hash", text_or_null(record.os_image_hash)},
             {"accelerator", record.accelerator},
             {"disk_bytes", record.disk_bytes},
+            {"numa_nodes", record.numa_nodes},
+            {"hugepage_bytes", record.hugepage_bytes == 0 ? Json() : Json(record.hugepage_bytes)},
             {"vsock_cid", record.vsock_cid == 0 ? Json() : Json(record.vsock_cid)},
             {"compose_path", text_or_null(record.compose_path)},
             {"compose_hash", text_or_null(record.compose_hash)},

@@ -159,6 +159,10 @@ public:
         facts.add("disk", format_size(record.disk_bytes));
         for (const auto& mapping : record.ports)
             facts.add("port", spec::format_port_mapping(mapping));
+        if (!record.numa_nodes.empty())
+            facts.add("NUMA node", fmt::format("{}", fmt::join(record.numa_nodes, " and ")));
+        if (record.hugepage_bytes != 0)
+            facts.add("pages", format_size(record.hugepage_bytes));
         if (record.vsock_cid != 0)
             facts.add("vsock CID", std::to_string(record.vsock_cid));
         facts.add("compose file", record.compose_path);

@@ -13,6 +13,8 @@ namespace {
 /// What QEMU's q35 machine takes at most (QEMU 9.1 hw/i386/pc_q35.c); an older one says so itself.
 constexpr std::uint32_t max_cpus = 4096;
 constexpr std::uint32_t max_port = 65535;
+/// CONFIG_NODES_SHIFT is at most 10 (Linux mm/Kconfig and arch/x86/Kconfig).
+constexpr std::uint32_t max_numa_node = 1023;
 
 Result<std::vector<std::uint16_t>> parse_host_services(std::string_view text) {
     std::vector<std::uint16_t> ports;
@@ -114,7 +116,12 @@ Result<spec::VmSpec> make_vm_spec(const config::Settings& settings, NeedsImage n
     HR_TRY(spec.qemu_path, settings.parsed("qemu", parse_not_empty));
     HR_TRY(spec.gpus, settings.parsed_list("gpus", spec::parse_pci_addresses));
     spec.pin_numa = settings.is_on("pin-numa");
+    HR_TRY(spec.numa_node, settings.parsed_if_set("numa-node", [](std::string_view text) {
+        return config::parse_count(text, 0, max_numa_node);
+    }));
     spec.hugepages = settings.is_on("hugepage");
+    if (const auto size = settings.text("hugepage-size"); size != "auto")
+        spec.hugepage_bytes = size == "1G" ? gib : 2 * mib;
 
     HR_TRY(spec.restart, settings.parsed("restart", spec::parse_restart_rule));
     HR_TRY(auto stop_timeout, settings.parsed_if_set("stop-timeout", parse_time_limit));

@@ -54,6 +54,20 @@ Result<std::vector<std::uint32_t>> parse_number_list(std::string_view text) {
     }
 }
 
+std::string format_number_list(const std::vector<std::uint32_t>& numbers) {
+    std::string text;
+    for (std::size_t i = 0; i < numbers.size();) {
+        auto last = i;
+        while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1)
+            ++last;
+        text += text.empty() ? "" : ",";
+        text += last == i ? fmt::format("{}", numbers[i])
+                          : fmt::format("{}-{}", numbers[i], numbers[last]);
+        i = last + 1;
+    }
+    return text;
+}
+
 Result<std::vector<NumaNode>> read_numa_nodes(const HostRoot& root) {
     const auto folder = root.path(nodes_directory);
     const auto online = read_file(join_path(folder, "online"), 64 * kib);

@@ -466,6 +466,12 @@ std::vector<Finding> examine_run(const spec::VmSpec& spec, const Registry& regis
                       fmt::format("{} can be forwarded", spec::format_port_mapping(mapping)));
         }
     }
+    if (image && (spec.pin_numa || spec.hugepages)) {
+        const auto placement =
+            read_host_numa(spec, edges.root, edges.file_system_type)
+                .and_then([&](const HostNuma& numa) { return plan_placement(spec, numa); });
+        found("placement", placement, placement ? describe(*placement) : std::string());
+    }
     const auto needs =
         needs_of(spec, image ? &*image : nullptr, egress, registry.instances_directory());
     auto rest = examine(needs, edges);

@@ -36,18 +36,31 @@ inline void read_field(const nlohmann::json& object, const char* key,
 
 /// get<T>() alone would cut numbers that do not fit.
 template <std::integral T>
+T whole_number(const nlohmann::json& value, const char* key) {
+    const bool is_whole = value.is_number_integer();
+    const bool fits =
+        is_whole && (value.is_number_unsigned() ? std::in_range<T>(value.get<std::uint64_t>())
+                                                : std::in_range<T>(value.get<std::int64_t>()));
+    if (!fits)
+        throw nlohmann::json::out_of_range::create(
+            410, std::string("no whole number in range: ") + key, &value);
+    return value.get<T>();
+}
+
+template <std::integral T>
 void read_field(const nlohmann::json& object, const char* key, T& out) {
+    if (const auto found = object.find(key); found != object.end())
+        out = whole_number<T>(*found, key);
+}
+
+template <std::integral T>
+void read_field(const nlohmann::json& object, const char* key, std::vector<T>& out) {
     const auto found = object.find(key);
     if (found == object.end())
         return;
-    const bool is_whole = found->is_number_integer();
-    const bool fits =
-        is_whole && (found->is_number_unsigned() ? std::in_range<T>(found->get<std::uint64_t>())
-                                                 : std::in_range<T>(found->get<std::int64_t>()));
-    if (!fits)
-        throw nlohmann::json::out_of_range::create(
-            410, std::string("no whole number in range: ") + key, &object);
-    out = found->get<T>();
+    out.clear();
+    for (const auto& value : *found)
+        out.push_back(whole_number<T>(value, key));
 }
 
 /// Runs `decode` on the parsed object. @errors `code`: too large, no JSON object, a wrong type

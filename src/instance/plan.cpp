@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/instance/registry.hpp"
@@ -47,12 +48,26 @@ Result<void> settle_memory(const PlanInput& input, Plan& plan) {
         return fail(ErrorCode::invalid_argument,
                     fmt::format("--memory {} is not a whole number of MiB", format_size(memory)),
                     "for example --memory 4G");
+    if (input.spec.hugepages)
+        return {}; // they are set aside, whatever else is free
     HR_TRY(const auto warning, host::assess_memory(memory, input.host.memory, input.spec.tee));
     if (warning)
         plan.warnings.push_back(*warning);
     // With its memory reserved QEMU would not even start where the host has less: Linux refuses an
     // obvious overcommitment (vm.overcommit_memory 0). A TD's memory is not of this kind.
     plan.launch.reserve_memory = input.spec.tee == spec::Tee::tdx || !warning;
+    return {};
+}
+
+Result<void> settle_placement(const PlanInput& input, Plan& plan) {
+    HR_TRY(plan.placement, plan_placement(input.spec, input.host.numa));
+    auto& placement = plan.placement;
+    plan.warnings.insert(plan.warnings.end(), placement.warnings.begin(), placement.warnings.end());
+    if (placement.hugepage_mount.empty())
+        return {};
+    plan.launch.numa_nodes = placement.guest_nodes;
+    // A folder of the instance's own, so that what it leaves behind is known to be its own.
+    plan.launch.hugepage_path = join_path(placement.hugepage_mount, hugepage_folder(input.id));
     return {};
 }
 
@@ -213,6 +228,7 @@ Result<Plan> plan_launch(const PlanInput& input) {
 
     HR_CHECK(settle_firmware(input, launch));
     HR_CHECK(settle_memory(input, plan));
+    HR_CHECK(settle_placement(input, plan));
     HR_CHECK(settle_egress(input, plan));
     HR_CHECK(settle_channel(input, plan));
     settle_share(input, launch);
@@ -257,6 +273,11 @@ std::string encode_plan(const Plan& plan, const std::vector<std::string>& argv,
         {"egress", launch.egress},
         {"ports", std::move(ports)},
         {"gpus", std::move(gpus)},
+        {"numa_nodes", plan.placement.host_nodes},
+        {"hugepage_bytes", plan.placement.page_bytes == 0
+                               ? nlohmann::ordered_json()
+                               : nlohmann::ordered_json(plan.placement.page_bytes)},
+        {"pinned", plan.placement.pinning.has_value()},
         {"app_compose_sha256", crypto::to_hex(files.compose_hash)},
         {"mr_config_id", launch.mr_config_id
                              ? nlohmann::ordered_json(crypto::to_hex(*launch.mr_config_id))

@@ -96,6 +96,9 @@ Result<Record> decode(const json& object) {
     read_field(object, "working_directory", record.working_directory);
     read_field(object, "stdout_log", record.stdout_log);
     read_field(object, "stderr_log", record.stderr_log);
+    read_field(object, "numa_nodes", record.numa_nodes);
+    read_field(object, "hugepage_bytes", record.hugepage_bytes);
+    read_field(object, "hugepage_directory", record.hugepage_directory);
     if (const auto runner = object.find("runner"); runner != object.end()) {
         read_field(*runner, "pid", record.runner.pid);
         read_field(*runner, "start_ticks", record.runner.start_ticks);
@@ -154,6 +157,9 @@ std::string encode_record(const Record& record) {
                         {"working_directory", record.working_directory},
                         {"stdout_log", record.stdout_log},
                         {"stderr_log", record.stderr_log},
+                        {"numa_nodes", record.numa_nodes},
+                        {"hugepage_bytes", record.hugepage_bytes},
+                        {"hugepage_directory", record.hugepage_directory},
                         {"runner",
                          {{"pid", record.runner.pid},
                           {"start_ticks", record.runner.start_ticks},

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -22,6 +23,7 @@
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/host/accelerator.hpp"
 #include "host_runner/host/disk_space.hpp"
+#include "host_runner/host/hugepages.hpp"
 #include "host_runner/host/memory.hpp"
 #include "host_runner/host/ports.hpp"
 #include "host_runner/host/tdx.hpp"
@@ -97,6 +99,7 @@ Result<HostFacts> look_at_host(const spec::VmSpec& spec, const image::Image& ima
     }
     HR_TRY(facts.memory, host::read_memory());
     facts.online_cpus = std::max(1U, std::thread::hardware_concurrency());
+    HR_TRY(facts.numa, read_host_numa(spec));
     if (!is_ours(image))
         facts.has_vhost_vsock = host::VhostVsock().open().has_value();
     return facts;
@@ -138,17 +141,50 @@ Result<void> remove_run_files(const InstancePaths& paths, Keep keep) {
     return {};
 }
 
-/// A runner that was killed could not remove the disk of its temporary instance; its record and
-/// logs stay. To be called with the claims held.
-Result<void> clear_up_after_dead_runners(const Registry& registry) {
+/// The folder for the VM's memory, which is of one instance alone. QEMU removes its files as soon
+/// as it has opened them, so that their pages are free with its end; one that is killed in between
+/// leaves them.
+/// @return how many files there were
+Result<std::size_t> remove_hugepage_directory(const Record& record) {
+    const auto& directory = record.hugepage_directory;
+    if (directory.empty() || !path_exists(directory))
+        return 0U;
+    if (!directory.ends_with(hugepage_folder(record.id)))
+        return fail(ErrorCode::corrupt_data,
+                    fmt::format("The record of {} names {} as its folder for hugepages", record.id,
+                                directory));
+    HR_CHECK(host::check_hugetlbfs(directory));
+    HR_TRY(const auto files, list_directory(directory));
+    for (const auto& file : files)
+        HR_CHECK(remove_file(join_path(directory, file)));
+    if (::rmdir(directory.c_str()) != 0)
+        return fail_errno(fmt::format("Cannot remove {}", directory), errno);
+    return files.size();
+}
+
+/// A runner that was killed could not remove the disk of its temporary instance, nor give hugepages
+/// back; its record and logs stay. To be called with the claims held.
+/// @param say gets a line for what the user should know
+Result<void> clear_up_after_dead_runners(const Registry& registry,
+                                         const std::function<void(std::string)>& say) {
     HR_TRY(const auto ids, instance_ids(registry));
     for (const auto& id : ids) {
         const auto paths = registry.paths(id);
-        if (!path_exists(paths.data_disk()))
+        const auto record = read_record(paths);
+        const bool has_pages = record && !record->hugepage_directory.empty() &&
+                               path_exists(record->hugepage_directory);
+        if (!has_pages && !path_exists(paths.data_disk()))
             continue;
         const auto lock = try_lock_file(paths.lock());
-        const auto record = read_record(paths);
-        if (lock && record && record->name.empty())
+        if (!lock || !record)
+            continue;
+        if (has_pages) {
+            HR_TRY(const auto files, remove_hugepage_directory(*record));
+            say(fmt::format("Instance {} was killed: its folder for hugepages, with {} files, is "
+                            "removed",
+                            id, files));
+        }
+        if (record->name.empty())
             HR_CHECK(remove_run_files(paths, Keep::records));
     }
     return {};
@@ -263,6 +299,8 @@ private:
         if (disk_warning)
             emit(RunEvent::Kind::warning, *disk_warning);
         emit(RunEvent::Kind::notice, survey_.host.accelerator_reason);
+        if (const auto& placement = plan_.placement; !placement.host_nodes.empty())
+            emit(RunEvent::Kind::notice, describe(placement));
         for (const auto& notice : survey_.files.notices)
             emit(RunEvent::Kind::notice, notice);
         return {};
@@ -289,7 +327,9 @@ private:
 
     Result<void> claim() {
         HR_TRY(auto claims, Claims::begin(registry_));
-        report(clear_up_after_dead_runners(registry_));
+        report(clear_up_after_dead_runners(registry_, [this](std::string line) {
+            emit(RunEvent::Kind::notice, std::move(line));
+        }));
         HR_TRY(claim_, claims.open(spec_.name));
         HR_CHECK(make_plan(claim_.id));
         asked_ports_ = plan_.launch.ports;
@@ -354,6 +394,9 @@ private:
         record_.qemu_path = survey_.capabilities.path;
         record_.qemu_version = survey_.capabilities.version;
         record_.working_directory = current_directory();
+        record_.numa_nodes = plan_.placement.host_nodes;
+        record_.hugepage_bytes = plan_.placement.page_bytes;
+        record_.hugepage_directory = launch.hugepage_path;
         if (const auto self = identify_process(::getpid()))
             record_.runner = *self;
     }
@@ -383,6 +426,7 @@ private:
         record_.stderr_log = logs.stderr_path;
         HR_CHECK(make_supervisor(std::move(logs)));
         HR_CHECK(serve_host_api());
+        HR_CHECK(make_hugepage_directory());
         HR_CHECK(write_guest_files());
         HR_CHECK(prepare_disk());
         HR_TRY(control_,
@@ -397,6 +441,17 @@ private:
         return {};
     }
 
+    [[nodiscard]] Result<void> make_hugepage_directory() const {
+        const auto& directory = record_.hugepage_directory;
+        if (directory.empty())
+            return {};
+        return make_directories(directory, 0700).map_error([&](Error error) {
+            error.hint = fmt::format("this user needs write access to {}: mount it with -o uid=N",
+                                     parent_path(directory));
+            return error;
+        });
+    }
+
     Result<void> make_supervisor(QemuLogs logs) {
         SupervisorConfig config;
         config.id = claim_.id;
@@ -405,6 +460,7 @@ private:
         config.has_services = is_ours(survey_.image);
         config.reports_progress = is_ours(survey_.image) || survey_.image.reports_progress;
         config.restart = spec_.restart;
+        config.pinning = plan_.placement.pinning;
         config.stop_timeout = spec_.stop_timeout;
         config.logs = std::move(logs);
         config.began = began_;
@@ -576,6 +632,7 @@ private:
     /// Nothing was started: nothing stays, but what was there before.
     void undo() {
         events_.reset();
+        give_pages_back();
         if (claim_.previous)
             report(remove_run_files(paths_, Keep::disk));
         auto claims = Claims::begin(registry_);
@@ -584,8 +641,14 @@ private:
         report(claims->withdraw(std::move(claim_)));
     }
 
+    void give_pages_back() {
+        if (const auto removed = remove_hugepage_directory(record_); !removed)
+            report(tl::unexpected<Error>(removed.error()));
+    }
+
     void leave_record() {
         record_.end = end_;
+        give_pages_back();
         report(remove_run_files(paths_, spec_.name.empty() ? Keep::records : Keep::disk));
         report(write_record());
         events_.reset();

@@ -18,6 +18,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/log.hpp"
 #include "host_runner/base/units.hpp"
+#include "host_runner/host/affinity.hpp"
 #include "host_runner/instance/delivery.hpp"
 #include "host_runner/instance/stop_ladder.hpp"
 #include "host_runner/qemu/qmp_client.hpp"
@@ -187,7 +188,7 @@ struct Supervisor::Impl {
         guest_info.clear();
         services.clear();
         qmp_status.clear();
-        HR_TRY(child, launcher.launch(spec));
+        HR_TRY(child, launch_in_place(spec));
         launched = Clock::now();
         phase = Phase::starting;
         if (auto watched = loop.watch(child->pidfd.get(), EPOLLIN,
@@ -197,6 +198,50 @@ struct Supervisor::Impl {
             return watched;
         }
         connect_qmp();
+        return {};
+    }
+
+    /// Its first threads and pages are where they shall be already.
+    Result<ChildProcess> launch_in_place(const ProcessSpec& spec) {
+        if (!config.pinning)
+            return launcher.launch(spec);
+        HR_TRY(const auto placed,
+               host::ScopedPlacement::enter(config.pinning->others, config.pinning->memory_nodes));
+        return launcher.launch(spec);
+    }
+
+    /// Each vCPU to the processors of its NUMA node; all other threads have those of all nodes from
+    /// the start.
+    void pin_vcpus_and_say_started() {
+        const auto say_started = [this] {
+            emit(RunEvent::Kind::started, std::to_string(child->pid));
+        };
+        if (!config.pinning)
+            return say_started();
+        qmp->execute("query-cpus-fast", "", qmp_command_timeout,
+                     [this, say_started](const Result<std::string>& cpus) {
+                         if (const auto pinned = cpus.and_then(
+                                 [this](const std::string& json) { return pin_each(json); });
+                             !pinned)
+                             emit(RunEvent::Kind::warning,
+                                  fmt::format("The VM's processors are not pinned: {}",
+                                              pinned.error().describe()));
+                         say_started();
+                     });
+    }
+
+    /// @param cpus_json of query-cpus-fast
+    Result<void> pin_each(const std::string& cpus_json) {
+        HR_TRY(const auto threads, qemu::vcpu_threads(cpus_json));
+        for (const auto& [index, thread] : threads) {
+            if (index >= config.pinning->vcpus.size())
+                continue;
+            // QEMU may be its guest's by now: it shall not have us pin what is not its own.
+            if (!path_exists(fmt::format("/proc/{}/task/{}", child->pid, thread)))
+                return fail(ErrorCode::corrupt_data,
+                            fmt::format("QEMU names a thread {} that is not its own", thread));
+            HR_CHECK(host::set_thread_cpus(thread, config.pinning->vcpus[index]));
+        }
         return {};
     }
 
@@ -234,7 +279,7 @@ struct Supervisor::Impl {
             facts.qmp_answered = true;
             if (phase == Phase::starting)
                 phase = Phase::booting;
-            emit(RunEvent::Kind::started, std::to_string(child->pid));
+            pin_vcpus_and_say_started();
         });
     }
 

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -85,6 +86,30 @@ std::string panic_message(const std::string& data_json) {
         if (c >= ' ' && c <= '~' && printable.size() < max_panic_message)
             printable += c;
     return printable;
+}
+
+Result<std::map<std::uint32_t, pid_t>> vcpu_threads(const std::string& return_json) {
+    constexpr std::size_t max_vcpus = 4096;
+    const auto wrong = [] {
+        return fail(ErrorCode::corrupt_data, "QEMU's account of its vCPUs is none");
+    };
+    const auto json = parse_json(return_json, QmpReader::max_depth);
+    if (!json || !json->is_array() || json->size() > max_vcpus)
+        return wrong();
+    std::map<std::uint32_t, pid_t> threads;
+    for (const auto& cpu : *json) {
+        if (!cpu.is_object())
+            return wrong();
+        const auto index = cpu.find("cpu-index");
+        const auto thread = cpu.find("thread-id");
+        if (index == cpu.end() || thread == cpu.end() || !index->is_number_unsigned() ||
+            !thread->is_number_unsigned() || index->get<std::uint64_t>() >= max_vcpus ||
+            thread->get<std::uint64_t>() == 0 ||
+            thread->get<std::uint64_t>() > std::numeric_limits<pid_t>::max())
+            return wrong();
+        threads.emplace(index->get<std::uint32_t>(), thread->get<pid_t>());
+    }
+    return threads;
 }
 
 struct QmpClient::Impl : std::enable_shared_from_this<Impl> {

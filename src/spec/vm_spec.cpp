@@ -120,6 +120,16 @@ Result<void> check_gpus(const VmSpec& spec) {
     return {};
 }
 
+Result<void> check_placement(const VmSpec& spec) {
+    if (spec.numa_node && !spec.pin_numa && !spec.hugepages)
+        return conflict(fmt::format("--numa-node {} has no use without --pin-numa or --hugepage",
+                                    *spec.numa_node),
+                        "add --pin-numa");
+    if (spec.hugepage_bytes != 0 && !spec.hugepages)
+        return conflict("--hugepage-size has no use without --hugepage", "add --hugepage");
+    return {};
+}
+
 /// What is parsed and checked but not done yet. Nothing is faked: a VM without the device, the
 /// placement or the keys that were asked for would be another one.
 Result<void> refuse_what_comes_later(const VmSpec& spec) {
@@ -131,10 +141,6 @@ Result<void> refuse_what_comes_later(const VmSpec& spec) {
     if (!spec.gpus.empty())
         return later(fmt::format("--gpus {}", format_pci_address(spec.gpus.front())),
                      "it arrives with the taking and giving back of devices");
-    if (spec.pin_numa)
-        return later("--pin-numa", "it arrives with the placement on NUMA nodes");
-    if (spec.hugepages)
-        return later("--hugepage", "it arrives with the placement on NUMA nodes");
     if (!spec.host_services.empty())
         return later(fmt::format("--host-service tcp:{}", spec.host_services.front()),
                      "it arrives with the relay to services of the host");
@@ -322,6 +328,7 @@ Result<void> check_vm_spec(const VmSpec& spec) {
     HR_CHECK(check_tee(spec));
     HR_CHECK(check_texts(spec));
     HR_CHECK(check_gpus(spec));
+    HR_CHECK(check_placement(spec));
     return refuse_what_comes_later(spec);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -26,5 +27,7 @@ struct NumaNode {
 /// Source: Linux Documentation/admin-guide/cputopology.rst
 /// @errors corrupt_data
 [[nodiscard]] Result<std::vector<std::uint32_t>> parse_number_list(std::string_view text);
+/// The same list as text. @param numbers ascending
+[[nodiscard]] std::string format_number_list(const std::vector<std::uint32_t>& numbers);
 
 } // namespace host_runner::host

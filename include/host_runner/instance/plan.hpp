@@ -16,6 +16,7 @@
 #include "host_runner/host/memory.hpp"
 #include "host_runner/image/image.hpp"
 #include "host_runner/instance/delivery.hpp"
+#include "host_runner/instance/placement.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
 #include "host_runner/spec/vm_spec.hpp"
 
@@ -28,6 +29,7 @@ struct HostFacts {
     bool has_vhost_vsock = false;  ///< /dev/vhost-vsock can be opened.
     std::uint32_t online_cpus = 1; ///< Logical processors.
     host::Memory memory;
+    HostNuma numa = {};
 };
 
 struct PlanInput {
@@ -42,6 +44,7 @@ struct PlanInput {
 struct Plan {
     /// All but the settled host ports (still as asked for, 0 = any) and the vsock CID.
     qemu::LaunchPlan launch;
+    Placement placement;
     std::vector<std::string> warnings;
 };
 

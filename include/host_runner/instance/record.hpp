@@ -58,6 +58,9 @@ struct Record {
     std::vector<std::string> argv;
     std::string working_directory;
     std::string stdout_log, stderr_log;
+    std::vector<std::uint32_t> numa_nodes; ///< Of the host, that the VM was placed on; empty: any.
+    std::uint64_t hugepage_bytes = 0;      ///< Size of its pages; 0: ordinary ones.
+    std::string hugepage_directory;        ///< Of its own in a hugetlbfs; empty: none.
     ProcessIdentity runner;
     std::uint32_t restarts = 0;
     std::optional<End> end;

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@
 #include "host_runner/instance/control.hpp"
 #include "host_runner/instance/ending.hpp"
 #include "host_runner/instance/logs.hpp"
+#include "host_runner/instance/placement.hpp"
 #include "host_runner/instance/record.hpp"
 #include "host_runner/instance/registry.hpp"
 #include "host_runner/instance/run.hpp"
@@ -55,6 +57,7 @@ struct SupervisorConfig {
     bool reports_progress = true;
     spec::RestartRule restart;
     std::chrono::milliseconds stop_timeout{0}; ///< 0: scaled with memory.
+    std::optional<Pinning> pinning;            ///< nullopt: QEMU runs where the runner does.
     QemuLogs logs;
     EventLoop::Clock::time_point began; ///< What elapsed times count from.
     SupervisorTimes times;

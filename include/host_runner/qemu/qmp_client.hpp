@@ -11,10 +11,14 @@
 /// All members are for the loop's thread.
 
 #include <chrono>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+
+#include <sys/types.h>
 
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/event_loop.hpp"
@@ -44,6 +48,9 @@ struct QmpEvent {
 /// The `info.message` of a GUEST_PANICKED event, printable ASCII only and at most 256 characters;
 /// empty when absent.
 [[nodiscard]] std::string panic_message(const std::string& data_json);
+/// The thread of each vCPU by its index, of what query-cpus-fast returned; at most 4096.
+/// @errors corrupt_data
+[[nodiscard]] Result<std::map<std::uint32_t, pid_t>> vcpu_threads(const std::string& return_json);
 
 class QmpClient {
 public:

@@ -80,7 +80,10 @@ struct VmSpec {
     std::vector<PortMapping> ports;
     std::vector<PciAddress> gpus;
     bool pin_numa = false;
+    std::optional<std::uint32_t> numa_node; ///< nullopt: chosen by the GPUs, or by free memory.
     bool hugepages = false;
+    std::uint64_t hugepage_bytes =
+        0; ///< 2 MiB or 1 GiB; 0: the larger one that there is enough of.
     Tee tee = Tee::tdx;
     AcceleratorChoice accelerator = AcceleratorChoice::automatic;
     std::string qemu_path = "qemu-system-x86_64";

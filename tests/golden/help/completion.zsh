@@ -45,8 +45,10 @@ _host_runner() {
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
                 '*--gpus[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
                 '*-g[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
-                '--pin-numa[Bind CPUs and memory to the NUMA nodes of the GPUs]' \
-                '--hugepage[Back the memory with 1 GiB pages]' \
+                '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
+                '--numa-node[With --pin-numa or --hugepage\: take this node of the host]:N: ' \
+                '--hugepage[Take the memory from the pages of 1 GiB or 2 MiB that are set aside]' \
+                '--hugepage-size[Size of these pages; '\''auto'\'' takes 1 GiB where there are enough, else 2 MiB, and says which]:hugepage-size:(auto 2M 1G)' \
                 '--detach[Leave the VM running in the background; print its id and ports]' \
                 '--wait[What --detach waits for\: the guest'\''s word that it is ready, or QEMU'\''s start]:wait:(ready started)' \
                 '--restart[Start the VM again after a failure\: no, on-failure or on-failure\:N with at most N restarts in a row (5)]:RULE: ' \
@@ -168,8 +170,10 @@ _host_runner() {
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
                 '*--gpus[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
                 '*-g[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
-                '--pin-numa[Bind CPUs and memory to the NUMA nodes of the GPUs]' \
-                '--hugepage[Back the memory with 1 GiB pages]' \
+                '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
+                '--numa-node[With --pin-numa or --hugepage\: take this node of the host]:N: ' \
+                '--hugepage[Take the memory from the pages of 1 GiB or 2 MiB that are set aside]' \
+                '--hugepage-size[Size of these pages; '\''auto'\'' takes 1 GiB where there are enough, else 2 MiB, and says which]:hugepage-size:(auto 2M 1G)' \
                 '--output[Form of the output]:output:(table json)' \
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' ;;

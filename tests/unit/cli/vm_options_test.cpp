@@ -128,10 +128,19 @@ TEST(VmOptions, name_option_value_rule_and_example_of_bad_input) {
     }
 }
 
+TEST(VmOptions, place_the_vm_on_the_host) {
+    const auto spec =
+        good({"--pin-numa", "--numa-node", "1", "--hugepage", "--hugepage-size", "2M"});
+    EXPECT_TRUE(spec.pin_numa);
+    EXPECT_EQ(spec.numa_node, 1U);
+    EXPECT_TRUE(spec.hugepages);
+    EXPECT_EQ(spec.hugepage_bytes, 2 * mib);
+    EXPECT_EQ(good({"--hugepage"}).hugepage_bytes, 0U);
+    EXPECT_EQ(refused({"--pin-numa", "--numa-node", "1024"}).code, ErrorCode::invalid_argument);
+}
+
 TEST(VmOptions, refuse_what_is_not_in_this_version_by_a_sentence) {
     for (const std::vector<std::string>& arguments : {std::vector<std::string>{"-g", "b8:00.0"},
-                                                      {"--pin-numa"},
-                                                      {"--hugepage"},
                                                       {"--host-service", "tcp:5432"},
                                                       {"--net", "bridge=br0"},
                                                       {"--key-provider", "relay=h:1"}}) {

@@ -19,6 +19,11 @@ TEST(NumberList, is_read_as_the_kernel_writes_it) {
     EXPECT_THAT(*parse_number_list("\n"), IsEmpty()); // of a node with memory only
 }
 
+TEST(NumberList, is_written_as_the_kernel_writes_it) {
+    for (const auto* text : {"", "7", "0-2", "0-2,5,8-9", "0,2,4"})
+        EXPECT_EQ(format_number_list(*parse_number_list(text)), text);
+}
+
 TEST(NumberList, refuses_what_no_kernel_writes) {
     for (const auto* text : {"a", "1-", "-1", "3-1", "1,1", "2,1", "1,,2", "1;2", "1,",
                              "0-4294967295", "4294967296", " 1"})

@@ -11,6 +11,7 @@
 
 #include "fakes/temporary_directory.hpp"
 #include "host_runner/base/files.hpp"
+#include "host_runner/host/affinity.hpp"
 
 namespace host_runner::instance {
 namespace {
@@ -170,6 +171,31 @@ TEST_F(SupervisorTest, fails_to_start_without_the_program) {
     ASSERT_FALSE(started);
     EXPECT_EQ(started.error().code, ErrorCode::not_found);
     EXPECT_FALSE(end_) << "nothing was started, so nothing ended";
+}
+
+TEST_F(SupervisorTest, has_qemu_and_its_vcpus_run_where_they_shall) {
+    const auto cpus = host::thread_cpus(0).value();
+    config_.pinning = Pinning{{{cpus.back()}}, cpus, {}};
+    std::vector<std::uint32_t> seen;
+    on(Kind::started, [&] {
+        seen = host::thread_cpus(supervisor().status().qemu_pid).value_or(seen);
+        supervisor().request_stop({0ms, true});
+    });
+    qemu_does({{}});
+    static_cast<void>(run());
+    EXPECT_THAT(seen, ElementsAre(cpus.back()));
+    EXPECT_EQ(host::thread_cpus(0).value(), cpus) << "the runner itself stays where it is";
+    EXPECT_THAT(texts(Kind::warning), IsEmpty());
+}
+
+TEST_F(SupervisorTest, pins_no_thread_that_is_not_qemus) {
+    const auto cpus = host::thread_cpus(0).value();
+    config_.pinning = Pinning{{{cpus.back()}}, cpus, {}};
+    qemu_does({{"vcpu=" + std::to_string(::getpid())}});
+    on(Kind::started, [&] { supervisor().request_stop({0ms, true}); });
+    static_cast<void>(run());
+    EXPECT_EQ(host::thread_cpus(0).value(), cpus);
+    EXPECT_THAT(texts(Kind::warning), ElementsAre(HasSubstr("a thread")));
 }
 
 TEST_F(SupervisorTest, marks_each_boot_in_every_log) {

@@ -459,5 +459,21 @@ TEST_F(QmpClientTest, talks_to_a_real_qemu) {
     EXPECT_EQ(wait_for_exit(*qemu, long_enough)->code, 0);
 }
 
+TEST(VcpuThreads, are_those_that_qemu_names) {
+    const auto threads = vcpu_threads(
+        R"([{"cpu-index":1,"thread-id":12,"target":"x86_64"},{"cpu-index":0,"thread-id":11}])");
+    ASSERT_TRUE(threads) << threads.error().describe();
+    EXPECT_THAT(*threads, testing::ElementsAre(testing::Pair(0, 11), testing::Pair(1, 12)));
+    EXPECT_TRUE(vcpu_threads("[]")->empty());
+}
+
+TEST(VcpuThreads, refuse_what_is_no_account_of_them) {
+    for (const auto* json :
+         {"", "{}", "[1]", "[{}]", R"([{"cpu-index":0}])", R"([{"cpu-index":-1,"thread-id":1}])",
+          R"([{"cpu-index":0,"thread-id":0}])", R"([{"cpu-index":0,"thread-id":"1"}])",
+          R"([{"cpu-index":4096,"thread-id":1}])", R"([{"cpu-index":0,"thread-id":2147483648}])"})
+        EXPECT_EQ(vcpu_threads(json).error().code, ErrorCode::corrupt_data) << json;
+}
+
 } // namespace
 } // namespace host_runner::qemu

@@ -160,19 +160,17 @@ TEST(CheckVmSpec, refuses_a_gpu_named_twice) {
     EXPECT_THAT(error.message, HasSubstr("0000:b8:00.0 twice"));
 }
 
+TEST(CheckVmSpec, refuses_a_placement_of_nothing) {
+    EXPECT_THAT(refused([](VmSpec& s) { s.numa_node = 1; }).message, HasSubstr("--numa-node 1"));
+    EXPECT_THAT(refused([](VmSpec& s) { s.hugepage_bytes = gib; }).message,
+                HasSubstr("--hugepage-size"));
+}
+
 TEST(CheckVmSpec, says_what_is_not_in_this_version_yet) {
     const std::vector<std::pair<std::string, std::function<void(VmSpec&)>>> cases{
         {"--gpus 0000:b8:00.0",
          [](VmSpec& s) {
              s.gpus = parse_pci_addresses("b8:00.0").value();
-         }},
-        {"--pin-numa",
-         [](VmSpec& s) {
-             s.pin_numa = true;
-         }},
-        {"--hugepage",
-         [](VmSpec& s) {
-             s.hugepages = true;
          }},
         {"--host-service tcp:5432",
          [](VmSpec& s) {
