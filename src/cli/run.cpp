@@ -8,7 +8,9 @@
 #include "detach.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/log.hpp"
+#include "host_runner/base/service_manager.hpp"
 #include "host_runner/cli/run_view.hpp"
+#include "host_runner/cli/service_state.hpp"
 #include "host_runner/cli/vm_options.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
 #include "terminal.hpp"
@@ -53,9 +55,12 @@ VerbResult show_dry_run(const Context& context, const spec::VmSpec& spec) {
 
 VerbResult supervise(const Context& context, const spec::VmSpec& spec, RunView& view) {
     HR_TRY(const auto level, context.settings.parsed("log-level", log::parse_level));
+    const auto manager = ServiceManager::from_environment();
     HR_TRY(const auto outcome, instance::run_instance(spec, [&](const instance::RunEvent& event) {
                if (event.kind == instance::RunEvent::Kind::created)
                    log::set_up(level, event.text); // from here on each line names the instance
+               if (const auto state = service_state(event); !state.empty())
+                   manager.tell(state);
                view.on_event(event);
            }));
     view.on_outcome(outcome);

@@ -85,8 +85,8 @@ Result<void> place_pages(const spec::VmSpec& spec, const HostNuma& host, std::ui
     const auto share = spec.memory_bytes / nodes.size();
     if (share % page_bytes != 0)
         return fail(ErrorCode::invalid_argument,
-                    fmt::format("{} on each node is no multiple of a page of {}",
-                                format_size(share), format_size(page_bytes)),
+                    fmt::format("{}{} is no multiple of a page of {}", format_size(share),
+                                nodes.size() > 1 ? " on each node" : "", format_size(page_bytes)),
                     fmt::format("choose a multiple of {} for --memory",
                                 format_size(page_bytes * nodes.size())));
     const auto mount = std::find_if(host.mounts.begin(), host.mounts.end(), [&](const auto& each) {

@@ -110,7 +110,7 @@ TEST_F(PlacementTest, takes_large_pages_where_there_are_enough_and_small_ones_el
     EXPECT_EQ(placement.page_bytes, 2 * mib);
     EXPECT_EQ(placement.hugepage_mount, "/dev/hugepages");
     spec.hugepage_bytes = gib;
-    EXPECT_THAT(refused().message, HasSubstr("1536M on each node is no multiple of a page of 1G"));
+    EXPECT_THAT(refused().message, HasSubstr("1536M is no multiple of a page of 1G"));
 }
 
 TEST_F(PlacementTest, names_both_numbers_where_pages_are_short) {
