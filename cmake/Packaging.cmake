@@ -16,8 +16,7 @@ install(FILES "${CMAKE_BINARY_DIR}/completion/zsh" DESTINATION "${CMAKE_INSTALL_
 install(FILES "${CMAKE_BINARY_DIR}/completion/fish" DESTINATION "${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d"
         RENAME host_runner.fish)
 
-configure_file("${PROJECT_SOURCE_DIR}/configs/systemd/host_runner@.service.in" "${CMAKE_BINARY_DIR}/host_runner@.service" @ONLY)
-install(FILES "${CMAKE_BINARY_DIR}/host_runner@.service" DESTINATION lib/systemd/system)
+install(FILES "${PROJECT_SOURCE_DIR}/configs/systemd/host_runner@.service" DESTINATION lib/systemd/system)
 install(FILES "${PROJECT_SOURCE_DIR}/configs/systemd/host-runner.sysusers" DESTINATION lib/sysusers.d RENAME host-runner.conf)
 
 set(CPACK_GENERATOR DEB)
