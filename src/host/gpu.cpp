@@ -175,22 +175,30 @@ Result<void> check_not_in_use(const PciDevice& device,
                 "holds which");
 }
 
-Result<void> check_rights(const PciDevice& device, const HostRoot& root) {
-    const auto writable = [&](const std::string& path) {
-        return ::access(root.path(path).c_str(), R_OK | W_OK) == 0;
-    };
-    if (device.driver != vfio_driver) {
-        if (!writable(pci_device_path(device.address) + "/driver_override"))
-            return fail(ErrorCode::permission_denied,
-                        fmt::format("{} cannot be bound to vfio-pci by this user", label(device)),
-                        "run as root, or let root bind it to vfio-pci beforehand");
-        return {};
-    }
+bool is_writable(const std::string& path, const HostRoot& root) {
+    return ::access(root.path(path).c_str(), R_OK | W_OK) == 0;
+}
+
+Result<void> check_opens(const PciDevice& device, const HostRoot& root) {
+    if (device.vfio_cdev.empty())
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{} has no /dev/vfio/devices/vfioN", label(device)),
+                    "it needs Linux 6.6 or newer with CONFIG_VFIO_DEVICE_CDEV");
     for (const auto& path : {std::string("/dev/iommu"), "/dev/vfio/devices/" + device.vfio_cdev})
-        if (!device.vfio_cdev.empty() && !writable(path))
+        if (!is_writable(path, root))
             return fail(ErrorCode::permission_denied,
                         fmt::format("{} may not be opened by this user: {}", label(device), path),
                         "run as root, or give this user access to it (a udev rule)");
+    return {};
+}
+
+Result<void> check_rights(const PciDevice& device, const HostRoot& root) {
+    if (device.driver == vfio_driver)
+        return check_opens(device, root);
+    if (!is_writable(pci_device_path(device.address) + "/driver_override", root))
+        return fail(ErrorCode::permission_denied,
+                    fmt::format("{} cannot be bound to vfio-pci by this user", label(device)),
+                    "run as root, or let root bind it to vfio-pci beforehand");
     return {};
 }
 
@@ -318,6 +326,14 @@ std::vector<PciAddress> GpuSelection::addresses() const {
     for (const auto& device : companions)
         result.push_back(device.address);
     return result;
+}
+
+Result<void> check_gpus_open(const GpuSelection& selection, const HostRoot& root) {
+    for (const auto& address : selection.for_vm()) {
+        HR_TRY(const auto device, read_pci_device(address, root));
+        HR_CHECK(check_opens(device, root));
+    }
+    return {};
 }
 
 std::optional<DeviceHolder> find_device_holder(const PciDevice& device, const HostRoot& root) {

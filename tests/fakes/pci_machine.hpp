@@ -26,6 +26,7 @@
 #include <fmt/format.h>
 
 #include "fakes/temporary_directory.hpp"
+#include "host_runner/base/process.hpp"
 #include "host_runner/host/device_binder.hpp"
 #include "host_runner/host/host_root.hpp"
 
@@ -52,7 +53,8 @@ struct PciFunction {
 class PciMachine {
 public:
     PciMachine() {
-        write("/proc/sys/kernel/random/boot_id", "6f0e4d3c-0000-4000-8000-000000000001\n");
+        // The state folder of the same test knows no other boot than the real one.
+        write("/proc/sys/kernel/random/boot_id", current_boot_id().value() + "\n");
         write("/proc/cpuinfo", "processor\t: 0\naddress sizes\t: 52 bits physical, 57 bits "
                                "virtual\n\n");
         write("/dev/iommu", "");

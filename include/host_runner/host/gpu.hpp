@@ -81,6 +81,11 @@ struct GpuSelection {
 /// @errors as select_gpus(); not_found: there is no NVIDIA GPU
 [[nodiscard]] Result<GpuSelection> select_all_gpus(const HostRoot& root = {});
 
+/// Whether QEMU, as this user, will be able to open what is bound to vfio-pci now.
+/// @errors unsupported: a kernel without VFIO's character devices; permission_denied
+[[nodiscard]] Result<void> check_gpus_open(const GpuSelection& selection,
+                                           const HostRoot& root = {});
+
 /// Who has a node of the device open. @errors none: what cannot be read counts as not there
 [[nodiscard]] std::optional<DeviceHolder> find_device_holder(const PciDevice& device,
                                                              const HostRoot& root = {});
