@@ -68,6 +68,36 @@ Json ports_of(const instance::Record& record) {
     return ports;
 }
 
+Json gpus_of(const instance::Record& record) {
+    Json gpus = Json::array();
+    for (const auto& address : record.gpus)
+        gpus.push_back(spec::format_pci_address(address));
+    return gpus;
+}
+
+Json holder_of(const GpuRow& row) {
+    const auto& holder = row.gpu.holder;
+    if (!holder && row.instance_id.empty())
+        return {};
+    return {{"instance_id", text_or_null(row.instance_id)},
+            {"instance_name", text_or_null(row.instance_name)},
+            {"is_left_behind", row.is_left_behind},
+            {"pid", holder ? Json(holder->process.pid) : Json()},
+            {"program", holder ? Json(holder->process.program) : Json()},
+            {"node", holder ? Json(holder->node) : Json()}};
+}
+
+Json bars_of(const host::PciDevice& device) {
+    Json bars = Json::array();
+    for (const auto& bar : device.bars)
+        bars.push_back({{"index", bar.index},
+                        {"size_bytes", bar.size_bytes},
+                        {"is_memory", bar.is_memory},
+                        {"is_64bit", bar.is_64bit},
+                        {"is_prefetchable", bar.is_prefetchable}});
+    return bars;
+}
+
 Json end_of(const instance::Instance& one) {
     if (!one.end)
         return {};
@@ -125,6 +155,7 @@ public:
             {"disk_bytes", record.disk_bytes},
             {"numa_nodes", record.numa_nodes},
             {"hugepage_bytes", record.hugepage_bytes == 0 ? Json() : Json(record.hugepage_bytes)},
+            {"gpus", gpus_of(record)},
             {"vsock_cid", record.vsock_cid == 0 ? Json() : Json(record.vsock_cid)},
             {"compose_path", text_or_null(record.compose_path)},
             {"compose_hash", text_or_null(record.compose_hash)},
@@ -215,6 +246,26 @@ public:
                             {"remedy", text_or_null(finding.remedy)}});
         return document(
             {{"passed", !instance::has_failed(findings)}, {"requirements", std::move(list)}});
+    }
+
+    [[nodiscard]] std::string gpus(const std::vector<GpuRow>& rows) const override {
+        Json list = Json::array();
+        for (const auto& row : rows) {
+            const auto& device = row.gpu.pci;
+            list.push_back({{"address", spec::format_pci_address(device.address)},
+                            {"kind", to_string(row.gpu.kind)},
+                            {"model", row.gpu.model},
+                            {"vendor_id", fmt::format("{:04x}", device.vendor)},
+                            {"device_id", fmt::format("{:04x}", device.device)},
+                            {"numa_node", or_null(device.numa_node)},
+                            {"driver", text_or_null(device.driver)},
+                            {"mode", nullptr}, // nothing on the host shows it
+                            {"iommu_group", or_null(device.iommu_group)},
+                            {"can_reset", device.can_reset},
+                            {"bars", bars_of(device)},
+                            {"held_by", holder_of(row)}});
+        }
+        return document({{"gpus", std::move(list)}});
     }
 
     [[nodiscard]] std::string compose(const ComposeReport& report) const override {

@@ -21,7 +21,7 @@ namespace host_runner::cli {
 
 namespace {
 
-constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 20> functions{{
+constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>, 22> functions{{
     {"run", run_verb_run},
     {"list", run_verb_list},
     {"stop", run_verb_stop},
@@ -39,6 +39,8 @@ constexpr std::array<std::pair<std::string_view, VerbResult (*)(const Context&)>
     {"image verify", run_verb_image_verify},
     {"image inspect", run_verb_image_inspect},
     {"image import", run_verb_image_import},
+    {"gpu list", run_verb_gpu_list},
+    {"gpu reclaim", run_verb_gpu_reclaim},
     {"compose check", run_verb_compose_check},
     {"config show", run_verb_config_show},
     {"completion", run_verb_completion},

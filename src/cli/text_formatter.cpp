@@ -163,6 +163,8 @@ public:
             facts.add("NUMA node", fmt::format("{}", fmt::join(record.numa_nodes, " and ")));
         if (record.hugepage_bytes != 0)
             facts.add("pages", format_size(record.hugepage_bytes));
+        for (const auto& address : record.gpus)
+            facts.add("GPU", spec::format_pci_address(address));
         if (record.vsock_cid != 0)
             facts.add("vsock CID", std::to_string(record.vsock_cid));
         facts.add("compose file", record.compose_path);
@@ -256,6 +258,21 @@ public:
         return columns(rows);
     }
 
+    [[nodiscard]] std::string gpus(const std::vector<GpuRow>& rows) const override {
+        std::vector<Row> table{{"ADDRESS", "MODEL", "NODE", "DRIVER", "MODE", "GROUP", "HELD BY"}};
+        const auto number = [](const std::optional<std::uint32_t>& value) {
+            return value ? std::to_string(*value) : std::string("-");
+        };
+        for (const auto& row : rows) {
+            const auto& device = row.gpu.pci;
+            table.push_back({spec::format_pci_address(device.address),
+                             instance::printable(row.gpu.model), number(device.numa_node),
+                             or_dash(device.driver), "-", number(device.iommu_group),
+                             or_dash(holder_of(row))});
+        }
+        return columns(table);
+    }
+
     [[nodiscard]] std::string compose(const ComposeReport& report) const override {
         const auto& app = report.resolved.app;
         Facts facts;
@@ -282,6 +299,19 @@ public:
     }
 
 private:
+    static std::string holder_of(const GpuRow& row) {
+        if (!row.instance_id.empty())
+            return fmt::format("{}{}",
+                               row.instance_name.empty()
+                                   ? row.instance_id
+                                   : fmt::format("{} ({})", row.instance_id, row.instance_name),
+                               row.is_left_behind ? ", killed" : "");
+        if (row.gpu.holder)
+            return fmt::format("{} (pid {})", instance::printable(row.gpu.holder->process.program),
+                               row.gpu.holder->process.pid);
+        return {};
+    }
+
     static std::string describe_service(const protocol::AppService& service) {
         const auto command = fmt::format("{}", fmt::join(service.command, " "));
         const auto name = service.replicas == 1

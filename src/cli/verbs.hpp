@@ -49,6 +49,8 @@ using VerbResult = Result<int>;
 [[nodiscard]] VerbResult run_verb_image_verify(const Context& context);
 [[nodiscard]] VerbResult run_verb_image_inspect(const Context& context);
 [[nodiscard]] VerbResult run_verb_image_import(const Context& context);
+[[nodiscard]] VerbResult run_verb_gpu_list(const Context& context);
+[[nodiscard]] VerbResult run_verb_gpu_reclaim(const Context& context);
 [[nodiscard]] VerbResult run_verb_compose_check(const Context& context);
 [[nodiscard]] VerbResult run_verb_config_show(const Context& context);
 [[nodiscard]] VerbResult run_verb_completion(const Context& context);

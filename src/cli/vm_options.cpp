@@ -114,7 +114,13 @@ Result<spec::VmSpec> make_vm_spec(const config::Settings& settings, NeedsImage n
 
     spec.accelerator = accelerator(settings.text("accel"));
     HR_TRY(spec.qemu_path, settings.parsed("qemu", parse_not_empty));
-    HR_TRY(spec.gpus, settings.parsed_list("gpus", spec::parse_pci_addresses));
+    const auto parse_gpus = [&](std::string_view text) -> Result<std::vector<spec::PciAddress>> {
+        if (text != "all")
+            return spec::parse_pci_addresses(text);
+        spec.all_gpus = true;
+        return {};
+    };
+    HR_TRY(spec.gpus, settings.parsed_list("gpus", parse_gpus));
     spec.pin_numa = settings.is_on("pin-numa");
     HR_TRY(spec.numa_node, settings.parsed_if_set("numa-node", [](std::string_view text) {
         return config::parse_count(text, 0, max_numa_node);

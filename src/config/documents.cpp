@@ -576,8 +576,9 @@ std::string format_man_page() {
     for (const auto& code : exit_code_table())
         text += fmt::format(".TP\n.B {} ({})\n{}.\n", static_cast<int>(code.code), roff(code.name),
                             roff(code.meaning));
-    text += ".SH LIMITS\nLinux on x86\\-64. GPUs, bridges, services of the host "
-            "and the release of keys are parsed and refused in this version.\n"
+    text += ".SH LIMITS\nLinux on x86\\-64. Bridges, services of the host and the release of keys "
+            "are parsed and refused in this version. GPUs were tried against a synthetic machine "
+            "only.\n"
             ".SH SEE ALSO\n.BR qemu\\-system\\-x86_64 (1)\n";
     return text;
 }

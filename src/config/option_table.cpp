@@ -197,7 +197,8 @@ constexpr auto table = std::to_array<Option>({
      .kind = ValueKind::list,
      .value_name = "LIST",
      .group = host,
-     .help = "PCI addresses of GPUs for the VM, with or without the domain",
+     .help = "NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or "
+             "all of this machine",
      .example = "0000:b8:00.0",
      .also = "doctor"},
     {.verb = "run",
@@ -498,6 +499,14 @@ constexpr auto table = std::to_array<Option>({
      .group = plain,
      .help = "Form of the output",
      .example = "json"},
+    {.verb = "gpu list",
+     .name = "output",
+     .kind = ValueKind::choice,
+     .value_name = "table|json",
+     .default_value = "table",
+     .group = plain,
+     .help = "Form of the output",
+     .example = "json"},
     {.verb = "config show",
      .name = "output",
      .kind = ValueKind::choice,
@@ -640,6 +649,20 @@ std::vector<Verb> make_verbs() {
          "unpacks it.",
          {{"SOURCE", "File or URL"}},
          {{"host_runner image import dstack-0.5.3.tar.gz --sha256 HASH", ""}}},
+        {"gpu list",
+         "Show the GPUs and NVSwitches of this machine, and who holds them",
+         "Address, model, NUMA node, driver and IOMMU group. The mode (confidential computing) is "
+         "not shown by anything on the host, only by NVIDIA's own tools. Processes of other users "
+         "are seen by root only.",
+         {},
+         {{"host_runner gpu list", ""}}},
+        {"gpu reclaim",
+         "Give back the devices of VMs whose runner was killed",
+         "Binds each device that the journal of a dead instance names to the driver it had, and "
+         "prints what became of it. Repeating it is safe. The exit code is 0 when nothing is left "
+         "to give back.",
+         {},
+         {{"host_runner gpu reclaim", ""}}},
         {"compose check",
          "Explain what a compose file gives a VM of our own image",
          "Services, modules and their worlds, mounts, ports, files with their SHA-256, and the "

@@ -1,23 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/host/cpu_flags.hpp"
 
-#include <array>
-#include <cerrno>
+#include <algorithm>
 #include <string_view>
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <fmt/format.h>
-
-#include "host_runner/base/unique_fd.hpp"
+#include "first_processor.hpp"
 
 namespace host_runner::host {
 
 namespace {
-
-/// More than one processor's part of /proc/cpuinfo ever had.
-constexpr std::size_t max_start_bytes = 64 << 10;
 
 /// The value of the first complete line "flags : ...", or nothing.
 std::string_view find_flags_line(std::string_view text) {
@@ -49,25 +40,8 @@ std::set<std::string, std::less<>> split_words(std::string_view text) {
 } // namespace
 
 Result<std::set<std::string, std::less<>>> read_cpu_flags(const HostRoot& root) {
-    const auto path = root.path("/proc/cpuinfo");
-    const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd)
-        return fail_errno(fmt::format("Cannot open {}", path), errno);
-    std::string text;
-    while (text.size() < max_start_bytes) {
-        std::array<char, 4096> block{};
-        const auto count = ::read(fd.get(), block.data(), block.size());
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return fail_errno(fmt::format("Cannot read {}", path), errno);
-        if (count == 0)
-            break;
-        text.append(block.data(), static_cast<std::size_t>(count));
-        if (const auto flags = find_flags_line(text); !flags.empty())
-            return split_words(flags);
-    }
-    return std::set<std::string, std::less<>>();
+    HR_TRY(const auto text, read_first_processor(root));
+    return split_words(find_flags_line(text));
 }
 
 } // namespace host_runner::host

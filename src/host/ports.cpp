@@ -2,9 +2,9 @@
 #include "host_runner/host/ports.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <charconv>
+#include <functional>
+#include <set>
 #include <string_view>
 #include <vector>
 
@@ -17,6 +17,7 @@
 
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "parse.hpp"
 
 namespace host_runner::host {
 
@@ -33,16 +34,6 @@ Result<in_addr> parse_address(const spec::PortMapping& mapping) {
                                 mapping.host_address, spec::format_port_mapping(mapping)),
                     "for example tcp:127.0.0.1:8080:80");
     return address;
-}
-
-template <class T>
-std::optional<T> parse_number(std::string_view text, int base) {
-    T value = 0;
-    const auto* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value, base);
-    if (error != std::errc() || stop != end)
-        return std::nullopt;
-    return value;
 }
 
 std::vector<std::string_view> split_columns(std::string_view line) {
@@ -119,37 +110,8 @@ std::vector<std::string> find_inodes(const spec::PortMapping& mapping, in_addr a
     return listeners;
 }
 
-bool has_descriptor(const std::string& process_path, const std::string& target) {
-    const auto folder = process_path + "/fd";
-    const auto names = list_directory(folder);
-    if (!names)
-        return false; // another user's, or it has just ended
-    return std::any_of(names->begin(), names->end(), [&](const std::string& name) {
-        std::array<char, 64> link{};
-        const auto length = ::readlink(join_path(folder, name).c_str(), link.data(), link.size());
-        return length > 0 &&
-               std::string_view(link.data(), static_cast<std::size_t>(length)) == target;
-    });
-}
-
-std::optional<PortOwner> find_socket_owner(const std::string& inode, const HostRoot& root) {
-    const auto target = fmt::format("socket:[{}]", inode);
-    const auto names = list_directory(root.path("/proc"));
-    if (!names)
-        return std::nullopt;
-    for (const auto& name : *names) {
-        const auto pid = parse_number<pid_t>(name, 10);
-        if (!pid)
-            continue;
-        const auto process_path = root.path("/proc/" + name);
-        if (!has_descriptor(process_path, target))
-            continue;
-        auto program = read_file(process_path + "/comm", 256).value_or("?");
-        while (program.ends_with('\n'))
-            program.pop_back();
-        return PortOwner{*pid, std::move(program)};
-    }
-    return std::nullopt;
+std::string socket_link(const std::string& inode) {
+    return fmt::format("socket:[{}]", inode);
 }
 
 std::string describe_host_side(const spec::PortMapping& mapping) {
@@ -243,13 +205,19 @@ Result<spec::PortMapping> pick_free_port(const spec::PortMapping& mapping, in_ad
 
 } // namespace
 
-std::optional<PortOwner> find_port_owner(const spec::PortMapping& mapping, const HostRoot& root) {
+std::optional<ProcessHolder> find_port_owner(const spec::PortMapping& mapping,
+                                             const HostRoot& root) {
     const auto address = parse_address(mapping);
     if (!address)
         return std::nullopt;
-    for (const auto& inode : find_inodes(mapping, *address, root))
-        if (auto owner = find_socket_owner(inode, root))
-            return owner;
+    const auto inodes = find_inodes(mapping, *address, root);
+    std::set<std::string, std::less<>> sockets;
+    for (const auto& inode : inodes)
+        sockets.insert(socket_link(inode));
+    const auto holders = find_holders(sockets, root);
+    for (const auto& inode : inodes)
+        if (const auto holder = holders.find(socket_link(inode)); holder != holders.end())
+            return holder->second;
     return std::nullopt;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/instance/claims.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <thread>
@@ -126,6 +127,15 @@ std::optional<std::string> Claims::port_owner(const spec::PortMapping& mapping,
     return std::nullopt;
 }
 
+std::optional<std::string> Claims::gpu_owner(const spec::PciAddress& address,
+                                             const std::string& except_id) const {
+    for (const auto& record : live_)
+        if (record.id != except_id &&
+            std::find(record.gpus.begin(), record.gpus.end(), address) != record.gpus.end())
+            return label(record);
+    return std::nullopt;
+}
+
 Result<void> Claims::publish(Claim& claim, const Record& record) {
     HR_ASSERT(record.id == claim.id);
     for (std::size_t i = 0; i < record.ports.size(); ++i) {
@@ -143,6 +153,12 @@ Result<void> Claims::publish(Claim& claim, const Record& record) {
                                         spec::format_port_mapping(mapping)),
                             "choose another host port for one of them");
     }
+    for (const auto& address : record.gpus)
+        if (const auto owner = gpu_owner(address, record.id))
+            return fail(ErrorCode::already_exists,
+                        fmt::format("GPU {} is taken by instance {}",
+                                    spec::format_pci_address(address), *owner),
+                        "choose another; host_runner gpu list shows who holds which");
     for (const auto& other : live_)
         if (other.id != record.id && record.vsock_cid != 0 && other.vsock_cid == record.vsock_cid)
             return fail(ErrorCode::already_exists,

@@ -14,6 +14,7 @@
 #include "host_runner/host/accelerator.hpp"
 #include "host_runner/host/collateral_service.hpp"
 #include "host_runner/host/disk_space.hpp"
+#include "host_runner/host/gpu.hpp"
 #include "host_runner/host/iommu.hpp"
 #include "host_runner/host/memory.hpp"
 #include "host_runner/host/numa.hpp"
@@ -368,6 +369,43 @@ Finding finding_of(const Requirement& requirement, const Needs& needs, const Hos
     return finding;
 }
 
+/// A line for each GPU and NVSwitch of the host that a VM could have.
+void add_gpus(const Needs& needs, const HostEdges& edges, std::vector<Finding>& findings) {
+    const auto gpus = host::list_gpus(edges.root);
+    if (!gpus || gpus->empty()) {
+        Finding none{"gpu", needs.gpus ? Verdict::fail : Verdict::not_needed,
+                     gpus ? "This host has no GPU" : gpus.error().message,
+                     "plug one in, or leave --gpus out"};
+        if (!needs.gpus)
+            none.found += fmt::format("; needed only for {}", vms_with_gpus);
+        findings.push_back(std::move(none));
+        return;
+    }
+    for (const auto& gpu : *gpus) {
+        const auto& device = gpu.pci;
+        std::uint64_t largest = 0;
+        for (const auto& bar : device.bars)
+            largest = std::max(largest, bar.size_bytes);
+        Finding finding{
+            "gpu",
+            Verdict::pass,
+            fmt::format("{} {}: driver {}, IOMMU group {}, NUMA node {}, largest BAR {}",
+                        spec::format_pci_address(device.address), gpu.model,
+                        device.driver.empty() ? "none" : device.driver,
+                        device.iommu_group ? std::to_string(*device.iommu_group) : "-",
+                        device.numa_node ? std::to_string(*device.numa_node) : "-",
+                        format_size(largest)),
+            {}};
+        // For the others the run's own selection decides.
+        if (const auto selected = host::select_gpus({device.address}, edges.root); !selected) {
+            finding.verdict = needs.gpus ? Verdict::warn : Verdict::not_needed;
+            finding.found += "; " + selected.error().message;
+            finding.remedy = selected.error().hint;
+        }
+        findings.push_back(std::move(finding));
+    }
+}
+
 } // namespace
 
 std::string_view to_string(Verdict verdict) noexcept {
@@ -392,7 +430,7 @@ Needs needs_of(const spec::VmSpec& spec, const image::Image* image, bool egress,
     needs.dstack_guest = image != nullptr && image->guest != image::Guest::host_runner;
     needs.enclave_key_provider =
         needs.tdx && needs.dstack_guest && spec.key_provider.kind == spec::KeyProviderKind::local;
-    needs.gpus = !spec.gpus.empty();
+    needs.gpus = spec.all_gpus || !spec.gpus.empty();
     needs.numa = spec.pin_numa;
     needs.hugepages = spec.hugepages;
     needs.egress = egress;
@@ -432,6 +470,7 @@ std::vector<Finding> examine(const Needs& needs, const HostEdges& edges) {
     std::vector<Finding> findings;
     for (const auto& requirement : requirements)
         findings.push_back(finding_of(requirement, needs, edges));
+    add_gpus(needs, edges, findings);
     return findings;
 }
 
@@ -465,6 +504,11 @@ std::vector<Finding> examine_run(const spec::VmSpec& spec, const Registry& regis
                 found("port", host::settle_host_port(mapping, {}, edges.root),
                       fmt::format("{} can be forwarded", spec::format_port_mapping(mapping)));
         }
+    }
+    if (image && (spec.all_gpus || !spec.gpus.empty())) {
+        const auto selection = spec.all_gpus ? host::select_all_gpus(edges.root)
+                                             : host::select_gpus(spec.gpus, edges.root);
+        found("gpus", selection, "those of the run can be taken");
     }
     if (image && (spec.pin_numa || spec.hugepages)) {
         const auto placement =

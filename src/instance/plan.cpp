@@ -9,6 +9,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
 #include "host_runner/crypto/digest.hpp"
+#include "host_runner/host/pci_hole.hpp"
 #include "host_runner/instance/registry.hpp"
 #include "host_runner/protocol/app_compose.hpp"
 
@@ -68,6 +69,27 @@ Result<void> settle_placement(const PlanInput& input, Plan& plan) {
     plan.launch.numa_nodes = placement.guest_nodes;
     // A folder of the instance's own, so that what it leaves behind is known to be its own.
     plan.launch.hugepage_path = join_path(placement.hugepage_mount, hugepage_folder(input.id));
+    return {};
+}
+
+/// Of the guest's NUMA nodes the one that lies on the GPU's; the first where none does.
+std::uint32_t guest_node_of(const host::PciDevice& gpu, const qemu::LaunchPlan& launch) {
+    for (std::uint32_t i = 0; i < launch.numa_nodes.size(); ++i)
+        if (launch.numa_nodes[i].host_node == gpu.numa_node)
+            return i;
+    return 0;
+}
+
+Result<void> settle_gpus(const PlanInput& input, qemu::LaunchPlan& launch) {
+    const auto& selection = input.host.gpus;
+    for (const auto& gpu : selection.gpus)
+        launch.gpus.push_back({gpu.address, guest_node_of(gpu, launch), false});
+    for (const auto& nvswitch : selection.nvswitches)
+        launch.gpus.push_back({nvswitch.address, 0, true});
+    auto devices = selection.gpus;
+    devices.insert(devices.end(), selection.nvswitches.begin(), selection.nvswitches.end());
+    HR_TRY(launch.pci_hole64_bytes, host::size_pci_hole64(devices, input.spec.memory_bytes,
+                                                          input.host.physical_address_bits));
     return {};
 }
 
@@ -223,12 +245,11 @@ Result<Plan> plan_launch(const PlanInput& input) {
     launch.network = spec.network;
     if (image.layout == image::Layout::c)
         launch.mac = qemu::mac_address(input.id, 0);
-    for (const auto& address : spec.gpus)
-        launch.gpus.push_back({address, 0, false});
 
     HR_CHECK(settle_firmware(input, launch));
     HR_CHECK(settle_memory(input, plan));
     HR_CHECK(settle_placement(input, plan));
+    HR_CHECK(settle_gpus(input, launch));
     HR_CHECK(settle_egress(input, plan));
     HR_CHECK(settle_channel(input, plan));
     settle_share(input, launch);
@@ -278,6 +299,7 @@ std::string encode_plan(const Plan& plan, const std::vector<std::string>& argv,
                                ? nlohmann::ordered_json()
                                : nlohmann::ordered_json(plan.placement.page_bytes)},
         {"pinned", plan.placement.pinning.has_value()},
+        {"pci_hole64_bytes", or_null(launch.pci_hole64_bytes)},
         {"app_compose_sha256", crypto::to_hex(files.compose_hash)},
         {"mr_config_id", launch.mr_config_id
                              ? nlohmann::ordered_json(crypto::to_hex(*launch.mr_config_id))

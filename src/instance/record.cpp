@@ -86,6 +86,14 @@ Result<Record> decode(const json& object) {
         }));
         record.ports.insert(record.ports.end(), mappings.begin(), mappings.end());
     }
+    std::vector<std::string> gpus;
+    read_field(object, "gpus", gpus);
+    for (const auto& text : gpus) {
+        HR_TRY(const auto addresses, spec::parse_pci_addresses(text).map_error([](Error error) {
+            return Error{ErrorCode::corrupt_data, std::move(error.message), {}, 0};
+        }));
+        record.gpus.insert(record.gpus.end(), addresses.begin(), addresses.end());
+    }
     read_field(object, "vsock_cid", record.vsock_cid);
     read_field(object, "compose_path", record.compose_path);
     read_field(object, "compose_hash", record.compose_hash);
@@ -133,6 +141,9 @@ std::string encode_record(const Record& record) {
     std::vector<std::string> ports;
     for (const auto& mapping : record.ports)
         ports.push_back(spec::format_port_mapping(mapping));
+    std::vector<std::string> gpus;
+    for (const auto& address : record.gpus)
+        gpus.push_back(spec::format_pci_address(address));
     ordered_json object{{"schema_version", schema_version},
                         {"id", record.id},
                         {"name", record.name},
@@ -147,6 +158,7 @@ std::string encode_record(const Record& record) {
                         {"memory_bytes", record.memory_bytes},
                         {"disk_bytes", record.disk_bytes},
                         {"ports", ports},
+                        {"gpus", gpus},
                         {"vsock_cid", record.vsock_cid},
                         {"compose_path", record.compose_path},
                         {"compose_hash", record.compose_hash},

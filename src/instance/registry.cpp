@@ -151,6 +151,10 @@ std::string InstancePaths::events_log() const {
     return join_path(directory, "events.jsonl");
 }
 
+std::string InstancePaths::device_journal() const {
+    return join_path(directory, "devices.json");
+}
+
 std::string_view to_string(State state) noexcept {
     switch (state) {
     case State::starting:
@@ -276,7 +280,7 @@ Result<std::vector<std::string>> Registry::prune(std::size_t keep) const {
     std::vector<Record> ended;
     for (const auto& id : ids)
         if (auto sight = look_at(paths(id));
-            sight && !sight->is_locked && sight->record.name.empty())
+            sight && !sight->is_locked && sight->record.name.empty() && !holds_devices(paths(id)))
             ended.push_back(std::move(sight->record));
     std::stable_sort(ended.begin(), ended.end(),
                      [](const auto& a, const auto& b) { return a.created_ms > b.created_ms; });

@@ -22,9 +22,12 @@
 #include "host_runner/base/version.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/host/accelerator.hpp"
+#include "host_runner/host/device_binder.hpp"
 #include "host_runner/host/disk_space.hpp"
+#include "host_runner/host/gpu.hpp"
 #include "host_runner/host/hugepages.hpp"
 #include "host_runner/host/memory.hpp"
+#include "host_runner/host/pci_hole.hpp"
 #include "host_runner/host/ports.hpp"
 #include "host_runner/host/tdx.hpp"
 #include "host_runner/host/vsock.hpp"
@@ -34,6 +37,7 @@
 #include "host_runner/instance/control_server.hpp"
 #include "host_runner/instance/delivery.hpp"
 #include "host_runner/instance/doctor.hpp"
+#include "host_runner/instance/held_devices.hpp"
 #include "host_runner/instance/logs.hpp"
 #include "host_runner/instance/plan.hpp"
 #include "host_runner/instance/registry.hpp"
@@ -103,6 +107,51 @@ Result<HostFacts> look_at_host(const spec::VmSpec& spec, const image::Image& ima
     if (!is_ours(image))
         facts.has_vhost_vsock = host::VhostVsock().open().has_value();
     return facts;
+}
+
+bool wants_gpus(const spec::VmSpec& spec) {
+    return spec.all_gpus || !spec.gpus.empty();
+}
+
+Result<void> look_at_gpus(const spec::VmSpec& spec, const host::HostRoot& root, HostFacts& facts) {
+    if (!wants_gpus(spec))
+        return {};
+    facts.physical_address_bits = host::emulated_physical_address_bits;
+    if (facts.accelerator == qemu::Accelerator::kvm) {
+        HR_TRY(facts.physical_address_bits, host::read_physical_address_bits(root));
+    }
+    HR_TRY(facts.gpus,
+           spec.all_gpus ? host::select_all_gpus(root) : host::select_gpus(spec.gpus, root));
+    // A machine whose firmware names no node has one.
+    for (const auto& gpu : facts.gpus.gpus)
+        facts.numa.gpu_nodes.push_back(gpu.numa_node.value_or(0));
+    return {};
+}
+
+/// A dead instance's devices seem free, but belong to the host's drivers.
+/// @param except_id  of the run that asks; it gives its own back by itself
+Result<void> check_not_held(const Registry& registry, const host::HostRoot& root,
+                            const host::GpuSelection& selection, const std::string& except_id) {
+    if (selection.empty())
+        return {};
+    HR_TRY(const auto all, find_held_devices(registry, root));
+    for (const auto& address : selection.addresses())
+        for (const auto& held : all)
+            if (held.id != except_id &&
+                std::find(held.devices.begin(), held.devices.end(), address) != held.devices.end())
+                return fail(ErrorCode::wrong_state,
+                            fmt::format("Device {} was not given back by instance {}, which was "
+                                        "killed",
+                                        spec::format_pci_address(address), held.label()),
+                            "host_runner gpu reclaim gives it back to the host");
+    return {};
+}
+
+std::string list_of(const std::vector<spec::PciAddress>& addresses) {
+    std::string text;
+    for (const auto& address : addresses)
+        text += (text.empty() ? "" : ", ") + spec::format_pci_address(address);
+    return text;
 }
 
 /// An empty `cache_directory` remembers nothing.
@@ -232,8 +281,11 @@ namespace {
 /// One call of run_instance().
 class Run {
 public:
-    Run(const spec::VmSpec& spec, const RunObserver& observer, Registry registry)
-        : spec_(spec), observer_(observer), registry_(std::move(registry)) {}
+    Run(const spec::VmSpec& spec, const RunObserver& observer, const DeviceEdge& devices,
+        Registry registry)
+        : spec_(spec), observer_(observer), device_root_(devices.root),
+          kernel_(devices.kernel != nullptr ? *devices.kernel : real_kernel_),
+          registry_(std::move(registry)) {}
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 
@@ -242,6 +294,7 @@ public:
             HR_CHECK(host::check_tdx());
         HR_CHECK(require_space(needed_free_bytes));
         HR_TRY(survey_, survey(spec_, launcher_, registry_.cache_directory()));
+        HR_CHECK(look_at_gpus(spec_, device_root_, survey_.host));
         // With a stand-in for the id: what fails does so before anything is taken.
         HR_CHECK(make_plan(std::string(placeholder_id)));
         HR_CHECK(qemu::build_argv(plan_.launch, survey_.capabilities));
@@ -252,8 +305,9 @@ public:
         HR_CHECK(claim());
         auto ran = supervise();
         release();
+        give_back_devices();
         if (!ran) {
-            undo();
+            undo(ran.error());
             return tl::unexpected<Error>(std::move(ran).error());
         }
         HR_ASSERT(end_.has_value());
@@ -273,6 +327,7 @@ private:
     /// What `doctor` looks at.
     Result<void> require_host() {
         auto edges = real_host(launcher_);
+        edges.root = device_root_;
         edges.probe_qemu = [this](const std::string& /*program*/) -> Result<qemu::Capabilities> {
             return survey_.capabilities;
         };
@@ -340,6 +395,7 @@ private:
             plan_.launch.vsock_cid = claimed.cid;
             vsock_fd_ = std::move(claimed.fd);
         }
+        HR_CHECK(check_not_held(registry_, device_root_, survey_.host.gpus, claim_.id));
         fill_record();
         HR_CHECK(claims.publish(claim_, record_));
         paths_ = registry_.paths(claim_.id);
@@ -387,6 +443,7 @@ private:
         record_.memory_bytes = launch.memory_bytes;
         record_.disk_bytes = spec_.disk_bytes;
         record_.ports = launch.ports;
+        record_.gpus = survey_.host.gpus.for_vm();
         record_.vsock_cid = launch.vsock_cid;
         record_.compose_path = spec_.compose_path.value_or("");
         record_.compose_hash = crypto::to_hex(survey_.files.compose_hash);
@@ -424,6 +481,7 @@ private:
             emit(RunEvent::Kind::warning, warning);
         record_.stdout_log = logs.stdout_path;
         record_.stderr_log = logs.stderr_path;
+        HR_CHECK(take_devices());
         HR_CHECK(make_supervisor(std::move(logs)));
         HR_CHECK(serve_host_api());
         HR_CHECK(make_hugepage_directory());
@@ -549,6 +607,48 @@ private:
                                  survey_.image.disk_backing);
     }
 
+    // --- devices of the host -------------------------------------------------------------------
+
+    Result<void> take_devices() {
+        if (path_exists(paths_.device_journal())) {
+            emit(RunEvent::Kind::notice,
+                 "The last run of this instance was killed: giving its devices back first");
+            give_back_devices();
+        }
+        const auto& planned = survey_.host.gpus;
+        if (planned.empty())
+            return {};
+        // Some time has passed since the first look, and only now are the devices ours to take.
+        HR_TRY(const auto selection, host::select_gpus(planned.for_vm(), device_root_));
+        HR_CHECK(binder().take(selection.addresses()));
+        emit(RunEvent::Kind::notice,
+             fmt::format("Bound to vfio-pci: {}", list_of(selection.addresses())));
+        return host::check_gpus_open(selection, device_root_);
+    }
+
+    void give_back_devices() {
+        if (!path_exists(paths_.device_journal()))
+            return;
+        const auto returned = binder().give_back();
+        if (!returned)
+            return report(tl::unexpected<Error>(returned.error()));
+        std::vector<spec::PciAddress> good;
+        for (const auto& device : *returned)
+            if (device.problem)
+                emit(RunEvent::Kind::warning, device.problem->describe());
+            else if (!device.note.empty())
+                emit(RunEvent::Kind::notice,
+                     fmt::format("{}: {}", spec::format_pci_address(device.address), device.note));
+            else
+                good.push_back(device.address);
+        if (!good.empty())
+            emit(RunEvent::Kind::notice, fmt::format("Given back to the host: {}", list_of(good)));
+    }
+
+    host::DeviceBinder binder() {
+        return {kernel_, paths_.device_journal(), device_root_};
+    }
+
     // --- QEMU ----------------------------------------------------------------------------------
 
     Result<void> write_record() {
@@ -630,9 +730,15 @@ private:
     }
 
     /// Nothing was started: nothing stays, but what was there before.
-    void undo() {
+    void undo(const Error& error) {
         events_.reset();
         give_pages_back();
+        if (!claim_.previous && holds_devices(paths_)) {
+            // Its folder knows where the devices belong.
+            end_ = End{unix_time_ms(), EndReason::start_failed, exit_code_for(error.code),
+                       error.message};
+            return leave_record();
+        }
         if (claim_.previous)
             report(remove_run_files(paths_, Keep::disk));
         auto claims = Claims::begin(registry_);
@@ -681,6 +787,9 @@ private:
 
     const spec::VmSpec& spec_;
     const RunObserver& observer_;
+    const host::HostRoot device_root_;
+    host::KernelSysfs real_kernel_;
+    host::SysfsWriter& kernel_;
     Registry registry_;
     Clock::time_point began_ = Clock::now();
     ForkExecLauncher launcher_;
@@ -702,14 +811,15 @@ private:
 
 } // namespace
 
-Result<RunOutcome> run_instance(const spec::VmSpec& spec, const RunObserver& observer) {
+Result<RunOutcome> run_instance(const spec::VmSpec& spec, const RunObserver& observer,
+                                const DeviceEdge& devices) {
     HR_CHECK(spec::check_vm_spec(spec));
     HR_TRY(auto state, state_directory());
-    Run run(spec, observer, Registry(std::move(state)));
+    Run run(spec, observer, devices, Registry(std::move(state)));
     return run.execute();
 }
 
-Result<DryRun> dry_run(const spec::VmSpec& spec) {
+Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices) {
     HR_CHECK(spec::check_vm_spec(spec));
     HR_TRY(const auto state, state_directory());
     const Registry registry(state);
@@ -724,6 +834,14 @@ Result<DryRun> dry_run(const spec::VmSpec& spec) {
         !fits) {
         refuse(fits.error());
         known.host.memory = {spec.memory_bytes, spec.memory_bytes};
+    }
+    if (const auto seen = look_at_gpus(spec, devices.root, known.host); !seen) {
+        refuse(seen.error());
+        for (const auto& address : spec.gpus) // what they are is not known, but their order is
+            known.host.gpus.gpus.emplace_back().address = address;
+    } else if (const auto free = check_not_held(registry, devices.root, known.host.gpus, {});
+               !free) {
+        refuse(free.error());
     }
     const std::string id(placeholder_id);
     HR_TRY(auto plan, plan_launch({spec, known.image, known.files, known.host, id,
@@ -740,6 +858,11 @@ Result<DryRun> dry_run(const spec::VmSpec& spec) {
             known.capabilities.tdx_guest = true;
             known.capabilities.tdx_quote_socket = true;
         }
+    }
+    if (!plan.launch.gpus.empty() && !known.capabilities.iommufd) {
+        if (const auto argv = qemu::build_argv(plan.launch, known.capabilities); !argv)
+            refuse(argv.error());
+        known.capabilities.iommufd = true;
     }
     plan.warnings.insert(plan.warnings.end(), refusals.begin(), refusals.end());
     DryRun result;

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "host_runner/base/files.hpp"
+#include "host_runner/host/device_binder.hpp"
 
 namespace host_runner::instance {
 
@@ -49,6 +50,11 @@ Result<void> remove_held(const Registry& registry, const std::string& id) {
     return remove_tree(grave, std::string(instance_marker));
 }
 
+bool holds_devices(const InstancePaths& paths) {
+    const auto journal = host::read_device_journal(paths.device_journal());
+    return !journal || journal->has_value();
+}
+
 Result<void> remove_stopped(const Registry& registry, const std::string& id) {
     const InstancePaths paths = registry.paths(id);
     if (!path_exists(paths.directory))
@@ -59,6 +65,10 @@ Result<void> remove_stopped(const Registry& registry, const std::string& id) {
         return Error{ErrorCode::wrong_state, fmt::format("Instance {} runs", id),
                      fmt::format("stop it first: host_runner stop --id {}", id), 0};
     }));
+    if (holds_devices(paths))
+        return fail(ErrorCode::wrong_state,
+                    fmt::format("Instance {} has not given its devices back", id),
+                    "host_runner gpu reclaim gives them back");
     return remove_held(registry, id);
 }
 

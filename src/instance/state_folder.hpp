@@ -29,7 +29,12 @@ inline constexpr std::string_view removing_prefix = ".removing-";
 /// nothing. @errors wrong_state: the folder has no marker
 [[nodiscard]] Result<void> remove_held(const Registry& registry, const std::string& id);
 
-/// Takes the lock and removes; claims.lock must be held. @errors wrong_state: it runs; not_found
+/// Whether the folder's journal has devices that were not given back, or cannot be read: with the
+/// folder would go the knowledge of where they belong.
+[[nodiscard]] bool holds_devices(const InstancePaths& paths);
+
+/// Takes the lock and removes; claims.lock must be held.
+/// @errors wrong_state: it runs, or holds devices; not_found
 [[nodiscard]] Result<void> remove_stopped(const Registry& registry, const std::string& id);
 
 /// Removes what interrupted claims and removals left; claims.lock must be held.

@@ -16,7 +16,7 @@ Result<PciAddress> parse_one(std::string_view text) {
     const auto bad =
         fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a PCI address", text),
              "write DOMAIN:BUS:DEVICE.FUNCTION or BUS:DEVICE.FUNCTION in hexadecimal, "
-             "e.g. 0000:b8:00.0 or b8:00.0 as lspci prints them");
+             "e.g. 0000:b8:00.0 or b8:00.0 as lspci prints them; or `all` alone");
     auto parts = split(text, ':');
     if (parts.size() == 2)
         parts.insert(parts.begin(), "0000");

@@ -117,6 +117,10 @@ Result<void> check_gpus(const VmSpec& spec) {
     if (twice != sorted.end())
         return conflict(fmt::format("--gpus names {} twice", format_pci_address(*twice)),
                         "name each device once");
+    if (spec.all_gpus && !spec.gpus.empty())
+        return conflict(fmt::format("--gpus all already includes {}",
+                                    format_pci_address(spec.gpus.front())),
+                        "give --gpus all alone, or only the addresses");
     return {};
 }
 
@@ -138,9 +142,6 @@ Result<void> refuse_what_comes_later(const VmSpec& spec) {
                     fmt::format("{} is not in this version yet: {}", option, what),
                     "leave it out for now");
     };
-    if (!spec.gpus.empty())
-        return later(fmt::format("--gpus {}", format_pci_address(spec.gpus.front())),
-                     "it arrives with the taking and giving back of devices");
     if (!spec.host_services.empty())
         return later(fmt::format("--host-service tcp:{}", spec.host_services.front()),
                      "it arrives with the relay to services of the host");

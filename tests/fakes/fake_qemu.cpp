@@ -20,6 +20,7 @@
 #include <cstring>
 #include <iostream>
 #include <map>
+#include <optional>
 #include <string>
 
 #include <poll.h>
@@ -143,10 +144,37 @@ void serve_guest(int listener) {
         shut_down("guest-shutdown");
 }
 
+/// With QEMU's own command line it is QEMU 10.1: `-qmp stdio` is asked what it can do and has every
+/// type; `-qmp unix:PATH,...` is a VM whose guest powers off at once.
+/// @return the path of the socket; nullopt: the questions are answered
+std::optional<std::string> qmp_of_command_line(int argc, char** argv) {
+    std::string qmp;
+    for (int i = 1; i + 1 < argc; ++i)
+        if (std::string(argv[i]) == "-qmp")
+            qmp = argv[i + 1];
+    if (qmp != "stdio")
+        return qmp.empty() ? argv[1] : qmp.substr(5, qmp.find(',') - 5);
+    std::cout << R"({"QMP":{"version":{"qemu":{"micro":0,"minor":1,"major":10},"package":""},)"
+              << R"("capabilities":[]}})" << std::endl;
+    for (std::string line; std::getline(std::cin, line);) {
+        const bool is_version = line.find("query-version") != std::string::npos;
+        std::cout << (is_version
+                          ? R"({"return":{"qemu":{"micro":0,"minor":1,"major":10},"package":""})"
+                          : R"({"return":[])")
+                  << id_of(line) << "}" << std::endl;
+    }
+    return std::nullopt;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
-    for (int i = 2; i < argc; ++i) {
+    const auto socket = qmp_of_command_line(argc, argv);
+    if (!socket)
+        return 0;
+    if (*socket != argv[1])
+        options["then"] = "guest-shutdown";
+    for (int i = 2; i < argc && *socket == argv[1]; ++i) {
         const std::string text = argv[i];
         const auto equals = text.find('=');
         options[text.substr(0, equals)] = text.substr(equals + 1);
@@ -161,7 +189,7 @@ int main(int argc, char** argv) {
     ::sigprocmask(SIG_BLOCK, &signals, nullptr);
     const int signal_fd = ::signalfd(-1, &signals, SFD_CLOEXEC);
     const int guest = options.count("guest") != 0 ? listen_on(options["guest"]) : -1;
-    const int listener = listen_on(argv[1]);
+    const int listener = listen_on(*socket);
     std::string input;
     for (;;) {
         std::array<pollfd, 4> waiting{{{signal_fd, POLLIN, 0},

@@ -12,6 +12,7 @@
 
 #include "host_runner/cli/process_usage.hpp"
 #include "host_runner/config/settings.hpp"
+#include "host_runner/host/gpu.hpp"
 #include "host_runner/image/image.hpp"
 #include "host_runner/instance/doctor.hpp"
 #include "host_runner/instance/registry.hpp"
@@ -28,6 +29,14 @@ struct StatsRow {
     pid_t runner_pid = 0;
     ProcessUsage qemu;
     ProcessUsage runner;
+};
+
+/// A GPU or NVSwitch of this machine.
+struct GpuRow {
+    host::Gpu gpu;
+    /// That has it; empty: none of this user's.
+    std::string instance_id, instance_name;
+    bool is_left_behind = false; ///< The instance was killed and could not give it back.
 };
 
 /// What a compose file gives the guest of our own image.
@@ -54,6 +63,7 @@ public:
     [[nodiscard]] virtual std::string image(const image::Image& image) const = 0;
     [[nodiscard]] virtual std::string checks(const image::Image& image,
                                              const std::vector<image::Check>& checks) const = 0;
+    [[nodiscard]] virtual std::string gpus(const std::vector<GpuRow>& rows) const = 0;
     [[nodiscard]] virtual std::string compose(const ComposeReport& report) const = 0;
     [[nodiscard]] virtual std::string
     findings(const std::vector<instance::Finding>& findings) const = 0;

@@ -13,24 +13,17 @@
 #include <optional>
 #include <string>
 
-#include <sys/types.h>
-
 #include "host_runner/base/error.hpp"
 #include "host_runner/host/host_root.hpp"
+#include "host_runner/host/open_files.hpp"
 #include "host_runner/spec/port_mapping.hpp"
 
 namespace host_runner::host {
 
-/// Who holds a port, as far as this user may see.
-struct PortOwner {
-    pid_t pid = 0;
-    std::string program; ///< The kernel's name of it, at most 15 characters (/proc/PID/comm).
-};
-
 /// From /proc/net/{tcp,tcp6,udp,udp6} and the descriptors in /proc/*/fd. nullopt: nobody, another
 /// network namespace, or a process of another user that we may not look into.
-[[nodiscard]] std::optional<PortOwner> find_port_owner(const spec::PortMapping& mapping,
-                                                       const HostRoot& root = {});
+[[nodiscard]] std::optional<ProcessHolder> find_port_owner(const spec::PortMapping& mapping,
+                                                           const HostRoot& root = {});
 
 /// Binds the mapping's host address and port (not 0) as QEMU will, and lets go of it.
 /// @errors already_exists: taken, with its owner where known; permission_denied: a port that needs

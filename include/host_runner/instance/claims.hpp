@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-/// Makes sure that no two runs of one state folder have the same name, folder, port or CID.
+/// Makes sure that no two runs of one state folder have the same name, folder, port, CID or GPU.
 ///
 ///     HR_TRY(auto claims, Claims::begin(registry));   // one at a time, across processes
 ///     HR_TRY(auto claim, claims.open(spec.name));     // a new id, or the folder of that name
@@ -21,6 +21,7 @@
 #include "host_runner/base/unique_fd.hpp"
 #include "host_runner/instance/record.hpp"
 #include "host_runner/instance/registry.hpp"
+#include "host_runner/spec/pci_address.hpp"
 #include "host_runner/spec/port_mapping.hpp"
 
 namespace host_runner::instance {
@@ -49,10 +50,16 @@ public:
     [[nodiscard]] std::optional<std::string> port_owner(const spec::PortMapping& mapping,
                                                         const std::string& except_id = {}) const;
 
-    /// Checks the record's ports and CID against all live instances, then writes it; a new instance
-    /// gets its folder and lock. `record.id` must be the claim's. Also for an instance that changes
-    /// its ports while it runs.
-    /// @errors already_exists: names the port or CID and who has it; invalid_argument: two ports of
+    /// Who has this GPU or NVSwitch: "id" or "name (id)"; nullopt: no live instance but
+    /// `except_id`.
+    [[nodiscard]] std::optional<std::string> gpu_owner(const spec::PciAddress& address,
+                                                       const std::string& except_id = {}) const;
+
+    /// Checks the record's ports, CID and GPUs against all live instances, then writes it; a new
+    /// instance gets its folder and lock. `record.id` must be the claim's. Also for an instance
+    /// that changes its ports while it runs.
+    /// @errors already_exists: names the port, CID or GPU and who has it; invalid_argument: two
+    /// ports of
     ///         the record itself conflict
     [[nodiscard]] Result<void> publish(Claim& claim, const Record& record);
 

@@ -9,10 +9,12 @@
 ///     HR_TRY(auto argv, qemu::build_argv(plan.launch, capabilities));
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "host_runner/base/error.hpp"
+#include "host_runner/host/gpu.hpp"
 #include "host_runner/host/memory.hpp"
 #include "host_runner/image/image.hpp"
 #include "host_runner/instance/delivery.hpp"
@@ -30,6 +32,9 @@ struct HostFacts {
     std::uint32_t online_cpus = 1; ///< Logical processors.
     host::Memory memory;
     HostNuma numa = {};
+    host::GpuSelection gpus = {};
+    /// Of the VM's processor; nullopt: not known.
+    std::optional<unsigned> physical_address_bits = {};
 };
 
 struct PlanInput {
@@ -53,8 +58,8 @@ inline constexpr int qemu_vsock_fd = 3;
 
 /// @errors unsupported: the image lacks what the request needs (firmware), or the host does
 ///         (a channel to a dstack guest); resource_exhausted: a TD's memory, which cannot be
-///         swapped, exceeds what the host has left; invalid_argument: fields that do not go
-///         together
+///         swapped, exceeds what the host has left, or the GPUs' BARs do not fit; invalid_argument:
+///         fields that do not go together
 [[nodiscard]] Result<Plan> plan_launch(const PlanInput& input);
 
 /// Whether the guest may open connections to the outside: as --egress says, else as the compose

@@ -14,6 +14,7 @@
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/exit_code.hpp"
 #include "host_runner/base/process.hpp"
+#include "host_runner/spec/pci_address.hpp"
 #include "host_runner/spec/port_mapping.hpp"
 
 namespace host_runner::instance {
@@ -50,9 +51,10 @@ struct Record {
     std::uint32_t cpus = 0;
     std::uint64_t memory_bytes = 0, disk_bytes = 0;
     std::vector<spec::PortMapping> ports;
-    std::uint32_t vsock_cid = 0; ///< 0: none.
-    std::string compose_path;    ///< Empty: none.
-    std::string compose_hash;    ///< Hex, of app-compose.json.
+    std::vector<spec::PciAddress> gpus; ///< NVSwitches too.
+    std::uint32_t vsock_cid = 0;        ///< 0: none.
+    std::string compose_path;           ///< Empty: none.
+    std::string compose_hash;           ///< Hex, of app-compose.json.
     std::string kernel_command_line;
     std::string qemu_path, qemu_version;
     std::vector<std::string> argv;

@@ -36,6 +36,7 @@ struct InstancePaths {
     [[nodiscard]] std::string channel_socket(unsigned port) const; ///< ch<n>.sock
     [[nodiscard]] std::string serial_log() const;
     [[nodiscard]] std::string events_log() const;
+    [[nodiscard]] std::string device_journal() const; ///< devices.json
 };
 
 enum class State { starting, running, stopping, stopped, failed };
@@ -63,10 +64,11 @@ public:
     [[nodiscard]] Result<Instance> find(std::string_view reference) const;
 
     /// Removes a stopped instance's folder: record, logs, and the disk and identity of a named one.
-    /// @errors wrong_state: it runs
+    /// @errors wrong_state: it runs, or has not given its devices back
     [[nodiscard]] Result<void> remove(const Instance& instance) const;
 
     /// Removes the records of ended temporary instances but the newest `keep`; gives their ids.
+    /// Those that have not given their devices back stay.
     [[nodiscard]] Result<std::vector<std::string>> prune(std::size_t keep) const;
 
     [[nodiscard]] InstancePaths paths(const std::string& id) const;

@@ -16,6 +16,8 @@
 
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/exit_code.hpp"
+#include "host_runner/host/device_binder.hpp"
+#include "host_runner/host/host_root.hpp"
 #include "host_runner/instance/record.hpp"
 #include "host_runner/spec/vm_spec.hpp"
 
@@ -50,19 +52,25 @@ struct RunOutcome {
     End end;
 };
 
+/// Where devices are looked for and who binds them: the machine's, or a test's.
+struct DeviceEdge {
+    host::HostRoot root;
+    host::SysfsWriter* kernel = nullptr; ///< nullptr: the real one.
+};
+
 /// Prepares, starts and supervises one VM until it has ended and everything it took is given back.
 /// An error means that nothing was started; an end of any kind is an outcome.
 /// @errors by the first thing that failed; the instance folder is gone again then
-[[nodiscard]] Result<RunOutcome> run_instance(const spec::VmSpec& spec,
-                                              const RunObserver& observer);
+[[nodiscard]] Result<RunOutcome> run_instance(const spec::VmSpec& spec, const RunObserver& observer,
+                                              const DeviceEdge& devices = {});
 
-/// What run_instance() would do. Takes and leaves nothing: no folder, port, CID, cache entry or
-/// lock; host port 0 stays 0 in `plan_json` and is shown as 0 in argv.
+/// What run_instance() would do. Takes and leaves nothing: no folder, port, CID, device, cache
+/// entry or lock; host port 0 stays 0 in `plan_json` and is shown as 0 in argv.
 struct DryRun {
     std::vector<std::string> argv;
     std::string plan_json; ///< The launch plan's fields, the app-compose hash, warnings.
     std::vector<std::string> warnings;
 };
-[[nodiscard]] Result<DryRun> dry_run(const spec::VmSpec& spec);
+[[nodiscard]] Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices = {});
 
 } // namespace host_runner::instance

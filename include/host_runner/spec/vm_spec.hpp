@@ -78,7 +78,8 @@ struct VmSpec {
     std::uint64_t memory_bytes = 32 * gib;
     std::uint64_t disk_bytes = 500 * gib;
     std::vector<PortMapping> ports;
-    std::vector<PciAddress> gpus;
+    std::vector<PciAddress> gpus; ///< In the order in which the VM sees them.
+    bool all_gpus = false;        ///< All of the host, and its NVSwitches; `gpus` is empty then.
     bool pin_numa = false;
     std::optional<std::uint32_t> numa_node; ///< nullopt: chosen by the GPUs, or by free memory.
     bool hugepages = false;

@@ -14,6 +14,9 @@ _host_runner() {
             image) verb="$word ${COMP_WORDS[i+1]}"
                 ((i + 1 < COMP_CWORD)) || verb=$word
                 break ;;
+            gpu) verb="$word ${COMP_WORDS[i+1]}"
+                ((i + 1 < COMP_CWORD)) || verb=$word
+                break ;;
             compose) verb="$word ${COMP_WORDS[i+1]}"
                 ((i + 1 < COMP_CWORD)) || verb=$word
                 break ;;
@@ -74,11 +77,13 @@ _host_runner() {
         'image import --sha256') COMPREPLY=(); return ;;
         'image import --into') COMPREPLY=($(compgen -d -- "$cur")); return ;;
         'image import --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
+        'gpu list --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
         'config show --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
     esac
     case $verb in
-        '') COMPREPLY=($(compgen -W 'run list stop logs console exec invoke run-wasm inspect stats doctor wait rm prune image compose config completion --help --version --log-level' -- "$cur")) ;;
+        '') COMPREPLY=($(compgen -W 'run list stop logs console exec invoke run-wasm inspect stats doctor wait rm prune image gpu compose config completion --help --version --log-level' -- "$cur")) ;;
         image) COMPREPLY=($(compgen -W 'verify inspect import' -- "$cur")) ;;
+        gpu) COMPREPLY=($(compgen -W 'list reclaim' -- "$cur")) ;;
         compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
         'run')
@@ -132,6 +137,10 @@ _host_runner() {
         'image import')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --sha256 --into --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -f -- "$cur")); fi ;;
+        'gpu list')
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur")); fi ;;
+        'gpu reclaim')
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --log-level' -- "$cur")); fi ;;
         'compose check')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --env-file --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -f -- "$cur")); fi ;;

@@ -11,7 +11,7 @@ _host_runner() {
     _arguments -C '(- *)'{-h,--help}'[Show help]' '(- *)--version[Show versions]' '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' '1:verb:->verb' '*::argument:->rest'
     case $state in
         verb)
-            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'invoke:Call a function of a VM' 'run-wasm:Run one WebAssembly module in a VM of its own' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'doctor:Check whether this host has what a VM needs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
+            words_here=( 'run:Start a VM and stay until it ends' 'list:Show the VMs' 'stop:Stop VMs\: in order, then firmly' 'logs:Show what a VM printed' 'console:Talk to the serial line' 'exec:Run a command in the guest' 'invoke:Call a function of a VM' 'run-wasm:Run one WebAssembly module in a VM of its own' 'inspect:Show everything about an instance' 'stats:Show memory, CPU time and I/O of the VMs' 'doctor:Check whether this host has what a VM needs' 'wait:Wait until a VM is ready or has ended' 'rm:Remove instances that do not run' 'prune:Remove the records of temporary instances that have ended' 'image:Check an image directory completely' 'gpu:Show the GPUs and NVSwitches of this machine, and who holds them' 'compose:Explain what a compose file gives a VM of our own image' 'config:Show every setting and where it comes from' 'completion:Print a completion script for a shell' )
             _describe verb words_here ;;
         rest)
             verb=$words[1]
@@ -43,8 +43,8 @@ _host_runner() {
                 '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
-                '*--gpus[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
-                '*-g[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
+                '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
+                '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
                 '--numa-node[With --pin-numa or --hugepage\: take this node of the host]:N: ' \
                 '--hugepage[Take the memory from the pages of 1 GiB or 2 MiB that are set aside]' \
@@ -168,8 +168,8 @@ _host_runner() {
                 '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
-                '*--gpus[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
-                '*-g[PCI addresses of GPUs for the VM, with or without the domain]:LIST: ' \
+                '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
+                '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
                 '--numa-node[With --pin-numa or --hugepage\: take this node of the host]:N: ' \
                 '--hugepage[Take the memory from the pages of 1 GiB or 2 MiB that are set aside]' \
@@ -215,6 +215,18 @@ _host_runner() {
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '1:SOURCE:_files' ;;
+                esac ;;
+            gpu)
+                if (( CURRENT == 2 )); then compadd list reclaim; return; fi
+                shift words; (( CURRENT-- ))
+                case $words[1] in
+                list) _arguments -s '(- *)'{-h,--help}'[Show help]' \
+                '--output[Form of the output]:output:(table json)' \
+                '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' ;;
+                reclaim) _arguments -s '(- *)'{-h,--help}'[Show help]' \
+                '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
+                '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' ;;
                 esac ;;
             compose)
                 if (( CURRENT == 2 )); then compadd check; return; fi

@@ -199,6 +199,38 @@ TEST_P(FormatterTest, shows_settings) {
         is_as_committed(form_.golden("settings"), form_.formatter->settings(sample_settings())));
 }
 
+std::vector<GpuRow> sample_gpus() {
+    GpuRow held;
+    held.gpu.pci.address = spec::parse_pci_addresses("18:00.0").value().front();
+    held.gpu.pci.vendor = 0x10de;
+    held.gpu.pci.device = 0x2901;
+    held.gpu.pci.driver = "vfio-pci";
+    held.gpu.pci.iommu_group = 30;
+    held.gpu.pci.numa_node = 0;
+    held.gpu.pci.can_reset = true;
+    held.gpu.model = "GB100 [B200]";
+    held.instance_id = "3f2a1b0c9d8e";
+    held.instance_name = "web";
+    GpuRow left = held;
+    left.gpu.pci.address = spec::parse_pci_addresses("2a:00.0").value().front();
+    left.instance_id = "000000000001";
+    left.instance_name = "";
+    left.is_left_behind = true;
+    GpuRow used;
+    used.gpu.pci.address = spec::parse_pci_addresses("3a:00.0").value().front();
+    used.gpu.pci.vendor = 0x1002;
+    used.gpu.model = "1002:74a1";
+    used.gpu.holder.emplace();
+    used.gpu.holder->process.pid = 4242;
+    used.gpu.holder->process.program = "train";
+    used.gpu.holder->node = "/dev/dri/card0";
+    return {held, left, used};
+}
+
+TEST_P(FormatterTest, shows_gpus) {
+    EXPECT_TRUE(is_as_committed(form_.golden("gpus"), form_.formatter->gpus(sample_gpus())));
+}
+
 TEST_P(FormatterTest, shows_findings) {
     using instance::Verdict;
     EXPECT_TRUE(is_as_committed(

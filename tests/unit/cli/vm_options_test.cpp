@@ -139,11 +139,18 @@ TEST(VmOptions, place_the_vm_on_the_host) {
     EXPECT_EQ(refused({"--pin-numa", "--numa-node", "1024"}).code, ErrorCode::invalid_argument);
 }
 
+TEST(VmOptions, name_gpus_or_take_all) {
+    EXPECT_EQ(good({"-g", "b8:00.0,0000:b9:00.0"}).gpus.size(), 2U);
+    EXPECT_FALSE(good({"-g", "b8:00.0"}).all_gpus);
+    EXPECT_TRUE(good({"-g", "all"}).all_gpus);
+    EXPECT_EQ(refused({"-g", "all", "-g", "b8:00.0"}).code, ErrorCode::invalid_argument);
+}
+
 TEST(VmOptions, refuse_what_is_not_in_this_version_by_a_sentence) {
-    for (const std::vector<std::string>& arguments : {std::vector<std::string>{"-g", "b8:00.0"},
-                                                      {"--host-service", "tcp:5432"},
-                                                      {"--net", "bridge=br0"},
-                                                      {"--key-provider", "relay=h:1"}}) {
+    for (const std::vector<std::string>& arguments :
+         {std::vector<std::string>{"--host-service", "tcp:5432"},
+          {"--net", "bridge=br0"},
+          {"--key-provider", "relay=h:1"}}) {
         const auto error = refused(arguments);
         EXPECT_EQ(error.code, ErrorCode::unsupported);
         EXPECT_THAT(error.message, HasSubstr("is not in this version yet"));

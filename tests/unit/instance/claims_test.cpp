@@ -110,6 +110,25 @@ TEST(Claims, two_equal_ports_of_one_instance_are_refused) {
     EXPECT_EQ(claim.error().code, ErrorCode::invalid_argument);
 }
 
+TEST(Claims, a_gpu_of_a_live_instance_is_refused_and_its_owner_named) {
+    const StateFolder state;
+    const auto gpus = spec::parse_pci_addresses("18:00.0,2a:00.0").value();
+    const auto claim_gpu = [&](const spec::PciAddress& address) {
+        auto claims = Claims::begin(state.registry()).value();
+        auto claim = claims.open("").value();
+        auto record = make_record(claim.id);
+        record.gpus = {address};
+        return claims.publish(claim, record).map([&] { return std::move(claim); });
+    };
+    const auto first = claim_gpu(gpus[0]);
+    ASSERT_TRUE(first) << first.error().describe();
+    const auto second = claim_gpu(gpus[0]);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code, ErrorCode::already_exists);
+    EXPECT_EQ(second.error().message, "GPU 0000:18:00.0 is taken by instance " + first->id);
+    EXPECT_TRUE(claim_gpu(gpus[1]));
+}
+
 TEST(Claims, a_cid_of_a_live_instance_is_refused) {
     const StateFolder state;
     const auto first = claim_one(state.registry(), "", {}, 1000).value();

@@ -11,6 +11,7 @@
 
 #include "fakes/host_fixture.hpp"
 #include "fakes/image_directory.hpp"
+#include "fakes/pci_machine.hpp"
 #include "fakes/tdvf_firmware.hpp"
 #include "host_runner/base/units.hpp"
 
@@ -46,6 +47,15 @@ public:
             .write("/proc/self/mounts", "none /dev/hugepages hugetlbfs rw,pagesize=1024M 0 0\n")
             .write("/proc/meminfo", "MemTotal: 67108864 kB\nMemAvailable: 50331648 kB\n")
             .write("/image/ovmf.fd", tests::TdvfFirmware().build());
+        const std::string gpu = "/sys/bus/pci/devices/0000:18:00.0";
+        host.write(gpu + "/class", "0x030200\n")
+            .write(gpu + "/vendor", "0x10de\n")
+            .write(gpu + "/device", "0x2901\n")
+            .write(gpu + "/numa_node", "0\n")
+            .write(gpu + "/driver_override", "(null)\n")
+            .write(gpu + "/resource", "0x0 0x0 0x0\n")
+            .write("/sys/kernel/iommu_groups/30/devices/0000:18:00.0", "")
+            .link(gpu + "/iommu_group", "../../../../kernel/iommu_groups/30");
         const std::string pool = "/sys/devices/system/node/node0/hugepages/hugepages-1048576kB";
         host.write(pool + "/nr_hugepages", "8\n").write(pool + "/free_hugepages", "6\n");
 
@@ -309,6 +319,28 @@ TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
             EXPECT_THAT(finding.found, HasSubstr("; needed only for ")) << finding.requirement;
         }
     }
+}
+
+TEST_F(DoctorTest, shows_each_gpu_and_what_stands_in_its_way) {
+    const auto machine = tests::PciMachine::with_eight_gpus();
+    edges.root = machine.root();
+    needs.gpus = true;
+    std::map<std::string, Finding> gpus;
+    for (auto& each : examine(needs, edges))
+        if (each.requirement == "gpu")
+            gpus.emplace(each.found.substr(0, 12), each);
+    EXPECT_EQ(gpus.size(), 12U);
+    EXPECT_EQ(gpus.at("0000:9a:00.0").verdict, Verdict::pass);
+    EXPECT_THAT(gpus.at("0000:9a:00.0").found,
+                HasSubstr("driver nvidia, IOMMU group 34, NUMA node 1, largest BAR 256G"));
+    EXPECT_EQ(gpus.at("0000:3a:00.0").verdict, Verdict::warn);
+    EXPECT_THAT(gpus.at("0000:3a:00.0").found, HasSubstr("train"));
+    edges.root = host.root();
+    EXPECT_EQ(finding("gpu").verdict, Verdict::pass);
+    needs.gpus = false;
+    host.remove("/sys/bus/pci/devices/0000:18:00.0");
+    EXPECT_EQ(finding("gpu").verdict, Verdict::not_needed);
+    EXPECT_EQ(finding("gpu").found, "This host has no GPU; needed only for VMs with GPUs (--gpus)");
 }
 
 TEST_F(DoctorTest, warns_that_a_vm_without_kvm_is_slow_and_refuses_where_kvm_was_asked_for) {

@@ -71,6 +71,37 @@ protected:
     HostFacts host;
 };
 
+host::PciDevice gpu(const char* address, std::uint32_t node, std::uint64_t bar_bytes) {
+    host::PciDevice device;
+    device.address = spec::parse_pci_addresses(address).value().front();
+    device.numa_node = node;
+    device.bars.push_back({.index = 2,
+                           .size_bytes = bar_bytes,
+                           .is_memory = true,
+                           .is_64bit = true,
+                           .is_prefetchable = true});
+    return device;
+}
+
+TEST_F(PlanTest, puts_each_gpu_on_the_guest_node_of_its_own_and_makes_room_for_its_bars) {
+    spec.hugepages = true;
+    host.numa.nodes = {{0, {0, 1}, 64 * gib, 64 * gib}, {1, {2, 3}, 64 * gib, 64 * gib}};
+    host.numa.pools = {{0, gib, 32, 32}, {1, gib, 32, 32}};
+    host.numa.mounts = {{gib, "/mnt/1g"}};
+    host.numa.gpu_nodes = {1, 0};
+    host.gpus.gpus = {gpu("b8:00.0", 1, 128 * gib), gpu("18:00.0", 0, 128 * gib)};
+    host.gpus.nvswitches = {gpu("05:00.0", 0, 32 * mib)};
+    host.physical_address_bits = 52;
+    const auto launch = good_plan().launch;
+    ASSERT_EQ(launch.gpus.size(), 3U);
+    EXPECT_EQ(launch.gpus[0].numa_index, 1U);
+    EXPECT_EQ(launch.gpus[1].numa_index, 0U);
+    EXPECT_TRUE(launch.gpus[2].is_nvswitch);
+    ASSERT_EQ(launch.numa_nodes.size(), 2U);
+    EXPECT_EQ(launch.hugepage_path, "/mnt/1g/host-runner-demo");
+    EXPECT_EQ(launch.pci_hole64_bytes, 512 * gib);
+}
+
 TEST_F(PlanTest, binds_the_compose_file_to_a_td_of_ours) {
     const auto launch = good_plan().launch;
     ASSERT_TRUE(launch.mr_config_id);

@@ -166,12 +166,17 @@ TEST(CheckVmSpec, refuses_a_placement_of_nothing) {
                 HasSubstr("--hugepage-size"));
 }
 
+TEST(CheckVmSpec, refuses_all_gpus_beside_one) {
+    const auto error = refused([](VmSpec& s) {
+        s.all_gpus = true;
+        s.gpus = parse_pci_addresses("b8:00.0").value();
+    });
+    EXPECT_EQ(error.code, ErrorCode::invalid_argument);
+    EXPECT_EQ(error.message, "--gpus all already includes 0000:b8:00.0");
+}
+
 TEST(CheckVmSpec, says_what_is_not_in_this_version_yet) {
     const std::vector<std::pair<std::string, std::function<void(VmSpec&)>>> cases{
-        {"--gpus 0000:b8:00.0",
-         [](VmSpec& s) {
-             s.gpus = parse_pci_addresses("b8:00.0").value();
-         }},
         {"--host-service tcp:5432",
          [](VmSpec& s) {
              s.host_services = {5432};
