@@ -118,9 +118,9 @@ Result<void> check_gpus(const VmSpec& spec) {
         return conflict(fmt::format("--gpus names {} twice", format_pci_address(*twice)),
                         "name each device once");
     if (spec.all_gpus && !spec.gpus.empty())
-        return conflict(fmt::format("--gpus all already includes {}",
-                                    format_pci_address(spec.gpus.front())),
-                        "give --gpus all alone, or only the addresses");
+        return conflict(
+            fmt::format("--gpus all already includes {}", format_pci_address(spec.gpus.front())),
+            "give --gpus all alone, or only the addresses");
     return {};
 }
 

@@ -19,7 +19,8 @@ struct PciAddress {
     auto operator<=>(const PciAddress&) const = default;
 };
 
-/// "b8:00.0", "0000:b8:00.0", and lists of them with commas; the word "all" is the caller's to know.
+/// "b8:00.0", "0000:b8:00.0", and lists of them with commas; the word "all" is the caller's to
+/// know.
 /// @errors invalid_argument
 [[nodiscard]] Result<std::vector<PciAddress>> parse_pci_addresses(std::string_view text);
 /// Always the full form: "0000:b8:00.0".
