@@ -18,7 +18,7 @@ constexpr std::chrono::minutes until_next_progress{10};
 /// After a step's limit QEMU is killed, and what it had is given back.
 constexpr std::chrono::seconds after_step{15};
 
-std::string with_more_time(std::string state, microseconds time) {
+std::string with_more_time(const std::string& state, microseconds time) {
     return state + fmt::format("\nEXTEND_TIMEOUT_USEC={}", time.count());
 }
 

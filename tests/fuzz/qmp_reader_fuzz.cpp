@@ -24,7 +24,9 @@ long count_messages(std::string_view bytes, std::size_t step) {
             return -1;
         count += static_cast<long>(messages->size());
         for (const auto& message : *messages)
-            if (message.kind == QmpMessage::Kind::event) {
+            if (message.kind == QmpMessage::Kind::reply) {
+                static_cast<void>(host_runner::qemu::vcpu_threads(message.json));
+            } else if (message.kind == QmpMessage::Kind::event) {
                 static_cast<void>(host_runner::qemu::shutdown_reason(message.json));
                 const auto text = host_runner::qemu::panic_message(message.json);
                 if (std::any_of(text.begin(), text.end(),
