@@ -219,6 +219,13 @@ std::vector<const Verb*> verbs_below(std::string_view word) {
     return found;
 }
 
+/// "image", "gpu" and their like: the same second word may be a verb by itself.
+std::vector<std::string_view> words_above_others() {
+    auto words = first_words();
+    std::erase_if(words, [](std::string_view word) { return verbs_below(word).empty(); });
+    return words;
+}
+
 std::string_view second_word(const Verb& verb) {
     return verb.name.substr(verb.name.find(' ') + 1);
 }
@@ -479,8 +486,8 @@ std::string fish_completion() {
         const auto space = verb.name.find(' ');
         const auto condition = space == std::string_view::npos
                                    ? fmt::format(" -n '__fish_seen_subcommand_from {}; and not "
-                                                 "__fish_seen_subcommand_from image config'",
-                                                 verb.name)
+                                                 "__fish_seen_subcommand_from {}'",
+                                                 verb.name, join(words_above_others()))
                                    : fmt::format(" -n '__fish_seen_subcommand_from {}; and "
                                                  "__fish_seen_subcommand_from {}'",
                                                  verb.name.substr(0, space), second_word(verb));
