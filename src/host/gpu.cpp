@@ -313,11 +313,16 @@ std::string_view to_string(GpuKind kind) noexcept {
     return kind == GpuKind::gpu ? "gpu" : "nvswitch";
 }
 
+std::vector<PciDevice> GpuSelection::devices_for_vm() const {
+    auto devices = gpus;
+    devices.insert(devices.end(), nvswitches.begin(), nvswitches.end());
+    return devices;
+}
+
 std::vector<PciAddress> GpuSelection::for_vm() const {
     std::vector<PciAddress> result;
-    for (const auto* const devices : {&gpus, &nvswitches})
-        for (const auto& device : *devices)
-            result.push_back(device.address);
+    for (const auto& device : devices_for_vm())
+        result.push_back(device.address);
     return result;
 }
 

@@ -134,7 +134,9 @@ Result<void> check_not_held(const Registry& registry, const host::HostRoot& root
                             const host::GpuSelection& selection, const std::string& except_id) {
     if (selection.empty())
         return {};
-    HR_TRY(const auto all, find_held_devices(registry, root));
+    HR_TRY(const auto all, find_held_devices(registry, root, [](const Error& problem) {
+               log::warn("{}", problem.describe());
+           }));
     for (const auto& address : selection.addresses())
         for (const auto& held : all)
             if (held.id != except_id &&
@@ -305,7 +307,6 @@ public:
         HR_CHECK(claim());
         auto ran = supervise();
         release();
-        give_back_devices();
         if (!ran) {
             undo(ran.error());
             return tl::unexpected<Error>(std::move(ran).error());
@@ -713,12 +714,13 @@ private:
 
     // --- the end -------------------------------------------------------------------------------
 
-    /// QEMU first, then what serves it.
+    /// QEMU first, then what serves it, then the devices that only QEMU had open.
     void release() {
         supervisor_.reset();
         control_.reset();
         host_api_.reset();
         vsock_fd_.reset();
+        give_back_devices();
         // A second Ctrl-C must not end us between here and the record.
         const timespec at_once{};
         sigset_t stops;
@@ -842,6 +844,12 @@ Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices) {
     } else if (const auto free = check_not_held(registry, devices.root, known.host.gpus, {});
                !free) {
         refuse(free.error());
+    }
+    if (const auto hole = host::size_pci_hole64(known.host.gpus.devices_for_vm(), spec.memory_bytes,
+                                                known.host.physical_address_bits);
+        !hole) {
+        refuse(hole.error());
+        known.host.physical_address_bits.reset();
     }
     const std::string id(placeholder_id);
     HR_TRY(auto plan, plan_launch({spec, known.image, known.files, known.host, id,

@@ -60,7 +60,8 @@ struct GpuSelection {
     [[nodiscard]] bool empty() const noexcept {
         return gpus.empty() && nvswitches.empty();
     }
-    /// Of GPUs and NVSwitches, in that order.
+    /// GPUs and NVSwitches, in that order.
+    [[nodiscard]] std::vector<PciDevice> devices_for_vm() const;
     [[nodiscard]] std::vector<spec::PciAddress> for_vm() const;
     /// Of everything that must be bound to vfio-pci.
     [[nodiscard]] std::vector<spec::PciAddress> addresses() const;

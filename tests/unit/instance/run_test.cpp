@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/instance/run.hpp"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -19,6 +21,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fakes/image_directory.hpp"
+#include "fakes/pci_machine.hpp"
 #include "fakes/tiny_kernel.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
@@ -70,11 +73,14 @@ protected:
         image_.seal();
     }
     Result<RunOutcome> run() {
-        return run_instance(spec, [this](const RunEvent& event) {
-            events_.push_back(event);
-            if (on_event_)
-                on_event_(event);
-        });
+        return run_instance(
+            spec,
+            [this](const RunEvent& event) {
+                events_.push_back(event);
+                if (on_event_)
+                    on_event_(event);
+            },
+            devices_);
     }
     std::vector<std::string> texts(Kind kind) const {
         std::vector<std::string> result;
@@ -116,6 +122,7 @@ protected:
     const tests::TemporaryDirectory folder_;
     tests::ImageDirectory image_;
     spec::VmSpec spec;
+    DeviceEdge devices_;
     std::vector<RunEvent> events_;
     std::function<void(const RunEvent&)> on_event_;
 };
@@ -269,6 +276,182 @@ TEST_F(RunTest, restarts_a_failed_guest_with_the_same_id_and_port) {
     ASSERT_TRUE(outcome);
     EXPECT_EQ(texts(Kind::restart).size(), 1U);
     EXPECT_EQ(outcome->end.reason, EndReason::stop_requested);
+}
+
+/// Runs with devices of a synthetic machine, and a QEMU that says it has iommufd and starts without
+/// the devices.
+class GpuRunTest : public RunTest {
+protected:
+    GpuRunTest() {
+        const auto qemu = folder_ / "qemu";
+        std::ofstream(qemu) << R"(#!/bin/bash
+case "$*" in
+*"-qmp stdio"*) sed 's/"iommufd"/"secret"/' | qemu-system-x86_64 "$@"; exit ;;
+esac
+words=()
+while [ $# -gt 0 ]; do
+    case "$1 $2" in
+    *iommufd0* | *pcie-root-port*) shift 2 ;;
+    *) words+=("$1"); shift ;;
+    esac
+done
+exec qemu-system-x86_64 "${words[@]}"
+)";
+        std::filesystem::permissions(qemu, std::filesystem::perms::owner_all);
+        spec.qemu_path = qemu;
+        machine_.write("/proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 1000000 kB\n");
+        machine_.write("/sys/class/iommu/dmar0/x", "");
+        devices_ = {machine_.root(), &kernel_};
+        spec.gpus = spec::parse_pci_addresses("18:00.0,05:00.0").value();
+    }
+    [[nodiscard]] bool is_as_before() const {
+        return machine_.bindings() == first_state_;
+    }
+
+    tests::PciMachine machine_ = tests::PciMachine::with_eight_free_gpus();
+    tests::FakeKernel kernel_{machine_};
+    const std::vector<std::string> first_state_ = machine_.bindings();
+};
+
+TEST_F(GpuRunTest, has_the_devices_while_it_runs_and_gives_them_back) {
+    std::string driver;
+    std::string companion;
+    on_event_ = [&](const RunEvent& event) {
+        if (event.kind == Kind::started) {
+            driver = machine_.driver_of("0000:18:00.0");
+            companion = machine_.driver_of("0000:18:00.1");
+        }
+    };
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::guest_shutdown) << outcome->end.detail;
+    EXPECT_EQ(driver, "vfio-pci");
+    EXPECT_EQ(companion, "vfio-pci");
+    EXPECT_TRUE(is_as_before());
+    EXPECT_THAT(texts(Kind::notice),
+                Contains("Bound to vfio-pci: 0000:18:00.0, 0000:05:00.0, 0000:18:00.1"));
+    EXPECT_THAT(texts(Kind::notice),
+                Contains("Given back to the host: 0000:18:00.1, 0000:05:00.0, 0000:18:00.0"));
+    const auto record = Registry(folder_ / "state").find(outcome->id).value().record;
+    EXPECT_EQ(record.gpus, spec.gpus);
+    EXPECT_THAT(record.argv, Contains("q35-pcihost.pci-hole64-size=0x8000000000"));
+    EXPECT_THAT(record.argv, Contains(R"({"driver":"vfio-pci","host":"0000:18:00.0","bus":"pci.1",)"
+                                      R"("iommufd":"iommufd0"})"));
+    EXPECT_THAT(files_of(outcome->id), Not(Contains("devices.json")));
+}
+
+TEST_F(GpuRunTest, gives_them_back_after_a_signal_and_after_qemu_has_died) {
+    guest_is(TinyGuest::waits);
+    for (const bool is_signal : {true, false}) {
+        on_event_ = [&](const RunEvent& event) {
+            if (event.kind == Kind::started)
+                ::kill(is_signal ? ::getpid() : std::stoi(event.text),
+                       is_signal ? SIGTERM : SIGKILL);
+        };
+        const auto outcome = run();
+        ASSERT_TRUE(outcome) << outcome.error().describe();
+        EXPECT_EQ(outcome->end.reason,
+                  is_signal ? EndReason::stop_requested : EndReason::qemu_died);
+        EXPECT_TRUE(is_as_before());
+    }
+}
+
+TEST_F(GpuRunTest, gives_them_back_when_the_start_fails) {
+    kernel_.refuse("0000:05:00.0", "vfio-pci");
+    const auto refused = run();
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().message, HasSubstr("Cannot take 0000:05:00.0"));
+    EXPECT_TRUE(is_as_before());
+    EXPECT_THAT(instances(), IsEmpty());
+
+    kernel_.accept_again();
+    spec.qemu_path = folder_ / "qemu";
+    image_.write("bzImage", "no kernel");
+    image_.seal();
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::qemu_start_failed);
+    EXPECT_TRUE(is_as_before());
+}
+
+TEST_F(GpuRunTest, keeps_the_folder_of_a_start_that_could_not_give_all_back) {
+    kernel_.refuse("0000:05:00.0", "vfio-pci");
+    kernel_.refuse("0000:18:00.0", "nvidia");
+    const auto refused = run();
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().hint, HasSubstr("gpu reclaim"));
+    ASSERT_EQ(instances().size(), 1U);
+    EXPECT_THAT(files_of(instances()[0]), Contains("devices.json"));
+    const auto left = Registry(folder_ / "state").find(instances()[0]);
+    ASSERT_TRUE(left && left->end);
+    EXPECT_EQ(left->end->reason, EndReason::start_failed);
+}
+
+TEST_F(GpuRunTest, takes_nothing_that_is_in_use) {
+    machine_.opens("77", "train", "/dev/vfio/30");
+    const auto refused = run();
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::already_exists);
+    EXPECT_THAT(refused.error().message, HasSubstr("train (pid 77)"));
+    EXPECT_EQ(kernel_.writes(), 0);
+    EXPECT_THAT(instances(), IsEmpty());
+}
+
+TEST_F(GpuRunTest, of_a_killed_runner_are_left_to_a_reclaim_or_to_the_next_run_of_that_name) {
+    guest_is(TinyGuest::waits);
+    spec.name = "web";
+    const pid_t runner = ::fork();
+    ASSERT_GE(runner, 0);
+    if (runner == 0) {
+        on_event_ = [&](const RunEvent& event) {
+            if (event.kind == Kind::started)
+                ::kill(::getpid(), SIGKILL);
+        };
+        static_cast<void>(run());
+        ::_exit(0);
+    }
+    ASSERT_EQ(::waitpid(runner, nullptr, 0), runner);
+    EXPECT_TRUE(becomes_true([&] { return qemu_processes() == 0; }));
+    EXPECT_EQ(machine_.driver_of("0000:18:00.0"), "vfio-pci");
+    guest_is(TinyGuest::powers_off);
+
+    spec.name = "other";
+    const auto other = run();
+    ASSERT_FALSE(other);
+    EXPECT_EQ(other.error().code, ErrorCode::wrong_state);
+    EXPECT_THAT(other.error().message, HasSubstr("was not given back by instance web ("));
+    EXPECT_THAT(other.error().hint, HasSubstr("gpu reclaim"));
+
+    spec.name = "web";
+    const auto same = run();
+    ASSERT_TRUE(same) << same.error().describe();
+    EXPECT_THAT(texts(Kind::notice), Contains(HasSubstr("giving its devices back first")));
+    EXPECT_TRUE(is_as_before());
+}
+
+TEST_F(GpuRunTest, dry_run_takes_nothing) {
+    spec.gpus.clear();
+    spec.all_gpus = true;
+    const auto shown = dry_run(spec, devices_);
+    ASSERT_TRUE(shown) << shown.error().describe();
+    EXPECT_EQ(std::count_if(shown->argv.begin(), shown->argv.end(),
+                            [](const std::string& word) {
+                                return word.find("vfio-pci") != std::string::npos;
+                            }),
+              12);
+    EXPECT_THAT(shown->warnings, Contains(HasSubstr("do not fit the 40 physical address bits")))
+        << "of software emulation";
+    EXPECT_EQ(kernel_.writes(), 0);
+    EXPECT_TRUE(is_as_before());
+    EXPECT_FALSE(path_exists(folder_ / "state"));
+}
+
+TEST_F(GpuRunTest, dry_run_shows_the_command_line_of_devices_that_are_not_there) {
+    spec.gpus = spec::parse_pci_addresses("f0:00.0").value();
+    const auto shown = dry_run(spec, devices_);
+    ASSERT_TRUE(shown) << shown.error().describe();
+    EXPECT_THAT(shown->argv, Contains(HasSubstr("0000:f0:00.0")));
+    EXPECT_THAT(shown->warnings, Contains(HasSubstr("There is no PCI device 0000:f0:00.0")));
 }
 
 class KilledRunTest : public RunTest, public testing::WithParamInterface<Kind> {};
