@@ -391,7 +391,7 @@ TEST(DeviceJournal, refuses_other_forms) {
         one(R"({"address":"0000:18:00.0","driver":"a","driver_override":"","step":"taken"})")));
     for (
         const auto& text :
-        {std::string(), std::string("[]"), std::string("{}"), std::string(300 * 1024, ' '),
+        {std::string(), std::string("[]"), std::string("{}"), std::string(300UL * 1024, ' '),
          std::string(R"({"schema_version":2,"boot_id":"b","devices":[]})"),
          std::string(R"({"schema_version":1,"boot_id":"b","devices":{}})"), one("1"),
          one(R"({"address":"x","driver":"a","driver_override":"","step":"taken"})"),

@@ -12,7 +12,7 @@ namespace {
 using testing::HasSubstr;
 using tests::HostFixture;
 
-PciDevice with_bars(std::vector<std::uint64_t> sizes) {
+PciDevice with_bars(const std::vector<std::uint64_t>& sizes) {
     PciDevice device;
     for (const auto size : sizes)
         device.bars.push_back({static_cast<unsigned>(device.bars.size()), size, true, true, true});
