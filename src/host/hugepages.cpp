@@ -15,6 +15,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
 #include "host_runner/host/numa.hpp"
+#include "parse.hpp"
 
 namespace host_runner::host {
 
@@ -28,20 +29,19 @@ std::optional<std::uint64_t> page_bytes_of(std::string_view folder) {
         return std::nullopt;
     folder.remove_prefix(folder_prefix.size());
     folder.remove_suffix(2);
-    std::uint64_t kibibytes = 0;
-    const auto [stop, error] =
-        std::from_chars(folder.data(), folder.data() + folder.size(), kibibytes);
-    if (error != std::errc() || stop != folder.data() + folder.size() || kibibytes > gib)
+    const auto kibibytes = parse_number<std::uint64_t>(folder, 10);
+    if (!kibibytes || *kibibytes > gib)
         return std::nullopt;
-    return kibibytes * kib;
+    return *kibibytes * kib;
 }
 
 Result<std::uint64_t> read_count(const std::string& path) {
     HR_TRY(const auto text, read_file(path, 64));
-    std::uint64_t count = 0;
-    if (std::from_chars(text.data(), text.data() + text.size(), count).ec != std::errc())
+    std::string_view rest = text;
+    const auto count = parse_number<std::uint64_t>(next_line(rest), 10);
+    if (!count)
         return fail(ErrorCode::corrupt_data, fmt::format("{} holds no number", path));
-    return count;
+    return *count;
 }
 
 /// The pools in a folder with an entry for each size.
@@ -80,13 +80,6 @@ std::string unescaped(std::string_view text) {
         }
     }
     return result;
-}
-
-std::string_view next_word(std::string_view& line) {
-    const auto end = std::min(line.find(' '), line.size());
-    const auto word = line.substr(0, end);
-    line.remove_prefix(std::min(end + 1, line.size()));
-    return word;
 }
 
 /// As mount options name a size: "pagesize=2M", "pagesize=1024M", "pagesize=1G".
@@ -142,10 +135,8 @@ Result<std::string> find_hugepage_mount(std::uint64_t page_bytes, const HostRoot
     HR_TRY(const auto text, read_file(root.path("/proc/self/mounts"), mib));
     std::string_view rest = text;
     while (!rest.empty()) {
-        const auto end = std::min(rest.find('\n'), rest.size());
-        auto line = rest.substr(0, end);
-        rest.remove_prefix(std::min(end + 1, rest.size()));
-        next_word(line); // the device
+        auto line = next_line(rest);
+        static_cast<void>(next_word(line)); // the device
         const auto path = unescaped(next_word(line));
         if (next_word(line) != "hugetlbfs" || !has_page_size(next_word(line), page_bytes))
             continue;
