@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/instance/doctor.hpp"
 
-#include <algorithm>
-
 #include "host_runner/cli/formatter.hpp"
 #include "host_runner/cli/vm_options.hpp"
 #include "verbs.hpp"

@@ -53,9 +53,9 @@ VerbResult show_dry_run(const Context& context, const spec::VmSpec& spec) {
     return to_int(ExitCode::success);
 }
 
-VerbResult supervise(const Context& context, const spec::VmSpec& spec, RunView& view) {
+VerbResult supervise(const Context& context, const spec::VmSpec& spec,
+                     const ServiceManager& manager, RunView& view) {
     HR_TRY(const auto level, context.settings.parsed("log-level", log::parse_level));
-    const auto manager = ServiceManager::from_environment();
     HR_TRY(const auto outcome, instance::run_instance(spec, [&](const instance::RunEvent& event) {
                if (event.kind == instance::RunEvent::Kind::created)
                    log::set_up(level, event.text); // from here on each line names the instance
@@ -74,9 +74,10 @@ VerbResult supervise(const Context& context, const spec::VmSpec& spec, RunView& 
 
 VerbResult run_verb_run(const Context& context) {
     if (!context.settings.is_on("dry-run") && !context.settings.is_on("detach")) {
+        const auto manager = ServiceManager::from_environment(); // the view may start a thread
         const auto view = make_view(context);
         auto result = make_vm_spec(context.settings).and_then([&](const spec::VmSpec& spec) {
-            return supervise(context, spec, *view);
+            return supervise(context, spec, manager, *view);
         });
         if (!result)
             view->on_error(result.error());

@@ -54,6 +54,14 @@ public:
     void remove(const std::string& name) const {
         std::filesystem::remove(*this / name);
     }
+    /// Ours, without root file system and firmware: what boots is the kernel alone.
+    void make_own() {
+        metadata["guest"] = R"("host-runner")";
+        metadata["cmdline"] = R"("tiny")";
+        metadata.erase("rootfs");
+        metadata.erase("bios");
+        summed = {"bzImage", "initramfs.cpio.gz", "metadata.json"};
+    }
     /// 0.3.x as dstack released them: an iso, a hash in metadata.json, no digest.txt.
     void make_generation_a() {
         remove("rootfs.img.verity");

@@ -34,11 +34,7 @@ protected:
                  1); // NOLINT(concurrency-mt-unsafe)
         std::filesystem::create_directory(folder_ / "cwd");
         std::filesystem::current_path(folder_ / "cwd");
-        image_.metadata["guest"] = R"("host-runner")";
-        image_.metadata["cmdline"] = R"("tiny")";
-        image_.metadata.erase("rootfs");
-        image_.metadata.erase("bios");
-        image_.summed = {"bzImage", "initramfs.cpio.gz", "metadata.json"};
+        image_.make_own();
         image_.seal();
         machine_.write("/proc/meminfo", "MemTotal: 1000000 kB\nMemAvailable: 1000000 kB\n");
         machine_.write("/sys/class/iommu/dmar0/x", "");

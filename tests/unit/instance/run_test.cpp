@@ -47,11 +47,7 @@ protected:
                  1); // NOLINT(concurrency-mt-unsafe)
         std::filesystem::create_directory(folder_ / "cwd");
         std::filesystem::current_path(folder_ / "cwd");
-        image_.metadata["guest"] = R"("host-runner")";
-        image_.metadata["cmdline"] = R"("tiny")";
-        image_.metadata.erase("rootfs");
-        image_.metadata.erase("bios");
-        image_.summed = {"bzImage", "initramfs.cpio.gz", "metadata.json"};
+        image_.make_own();
         guest_is(TinyGuest::powers_off);
         spec.image_path = image_.path();
         spec.tee = spec::Tee::none;
