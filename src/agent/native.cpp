@@ -27,6 +27,7 @@
 #include "host_runner/base/exit_code.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
+#include "host_runner/base/unix_socket.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/spec/compose.hpp"
 #include "host_runner/spec/port_mapping.hpp"
@@ -209,25 +210,6 @@ Result<void> place_ports(NativeServices& native, const std::vector<spec::PortMap
     return {};
 }
 
-/// Takes callers of functions, with the frames that a VM's invocation ports carry.
-Result<UniqueFd> listen_for_callers(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path)
-        return fail(ErrorCode::invalid_argument,
-                    fmt::format("The path {} is too long for a unix socket", path),
-                    "name a shorter folder: --state FOLDER");
-    path.copy(static_cast<char*>(address.sun_path), path.size());
-    // What an earlier run left: the folder is locked, so nobody listens on it.
-    if (::unlink(path.c_str()) != 0 && errno != ENOENT)
-        return fail_errno(fmt::format("Cannot remove {}", path), errno);
-    UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!fd || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-        ::chmod(path.c_str(), 0600) != 0 || ::listen(fd.get(), SOMAXCONN) != 0)
-        return fail_errno(fmt::format("Cannot listen on {}", path), errno);
-    return fd;
-}
-
 /// Modules ask services of the same file where these are now.
 void redirect_outgoing(std::vector<PreparedService>& services) {
     for (auto& asking : services) {
@@ -406,7 +388,8 @@ Result<NativeServices> prepare_native(const NativeOptions& options) {
     native.functions = functions_of(resolved.app);
     if (!native.functions.empty()) {
         const auto path = join_path(native.state, "functions.sock");
-        HR_TRY(native.function_socket, listen_for_callers(path));
+        // Takes callers of functions, with the frames that a VM's invocation ports carry.
+        HR_TRY(native.function_socket, listen_unix(path));
         for (const auto& name : native.functions)
             native.addresses.push_back(
                 fmt::format("Service {}: host_runner invoke {} {}", name, path, name));

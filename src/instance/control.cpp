@@ -16,6 +16,7 @@
 #include "control_wire.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "host_runner/base/unix_socket.hpp"
 
 namespace host_runner::instance {
 

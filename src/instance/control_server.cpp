@@ -8,7 +8,6 @@
 #include <utility>
 
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -17,6 +16,7 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/log.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "host_runner/base/unix_socket.hpp"
 
 namespace host_runner::instance {
 
@@ -226,18 +226,8 @@ struct ControlServer::Impl : std::enable_shared_from_this<ControlServer::Impl> {
 Result<std::unique_ptr<ControlServer>> ControlServer::listen(EventLoop& loop,
                                                              const std::string& path,
                                                              Callbacks callbacks, Limits limits) {
-    HR_TRY(const auto address, unix_address(path));
     auto impl = std::make_shared<Impl>(loop, path, std::move(callbacks), limits);
-    impl->listener.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!impl->listener)
-        return fail_errno("Cannot make a socket", errno);
-    HR_CHECK(remove_file(path));
-    // The mode set before bind() is the one the file gets, whatever the umask.
-    if (::fchmod(impl->listener.get(), 0600) != 0 ||
-        ::bind(impl->listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
-            0 ||
-        ::listen(impl->listener.get(), SOMAXCONN) != 0)
-        return fail_errno(fmt::format("Cannot listen on {}", path), errno);
+    HR_TRY(impl->listener, listen_unix(path));
     auto* raw = impl.get();
     HR_CHECK(
         loop.watch(impl->listener.get(), EPOLLIN, [raw](std::uint32_t) { raw->accept_clients(); }));

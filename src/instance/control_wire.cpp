@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "control_wire.hpp"
 
-#include <algorithm>
-
-#include <sys/socket.h>
-
 #include <fmt/format.h>
 
 #include "host_runner/base/units.hpp"
@@ -141,18 +137,6 @@ Result<LiveStatus> decode_live_status(std::string_view text) {
             return fail(ErrorCode::corrupt_data, "The runner's answer names no phase");
         return status;
     });
-}
-
-Result<sockaddr_un> unix_address(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path)
-        return fail(ErrorCode::invalid_argument,
-                    fmt::format("The socket path {} has {} bytes, more than {}", path, path.size(),
-                                sizeof address.sun_path - 1),
-                    "choose a shorter folder by HOST_RUNNER_HOME");
-    std::copy(path.begin(), path.end(), static_cast<char*>(address.sun_path));
-    return address;
 }
 
 } // namespace host_runner::instance

@@ -7,8 +7,6 @@
 #include <string>
 #include <string_view>
 
-#include <sys/un.h>
-
 #include "host_runner/base/error.hpp"
 #include "host_runner/instance/control.hpp"
 
@@ -36,8 +34,5 @@ struct ControlRequest {
 [[nodiscard]] Result<StopStep> decode_stop_step(std::string_view line);
 
 [[nodiscard]] std::string encode_control_error(std::string_view message);
-
-/// @errors invalid_argument: longer than the kernel allows (107 bytes)
-[[nodiscard]] Result<sockaddr_un> unix_address(const std::string& path);
 
 } // namespace host_runner::instance

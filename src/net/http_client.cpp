@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <linux/vm_sockets.h>
@@ -18,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "fd_stream.hpp"
+#include "host_runner/base/unix_socket.hpp"
 #include "host_runner/crypto/digest.hpp"
 
 namespace host_runner::net {
@@ -122,12 +122,7 @@ Error explain(const FdStream& stream, httplib::Error error, bool over_cap, bool 
 
 Connector connect_unix(std::string path) {
     return [path = std::move(path)]() -> Result<UniqueFd> {
-        sockaddr_un address{};
-        address.sun_family = AF_UNIX;
-        if (path.size() >= sizeof address.sun_path)
-            return fail(ErrorCode::invalid_argument,
-                        fmt::format("The path {} is too long for a unix socket", path));
-        path.copy(static_cast<char*>(address.sun_path), path.size());
+        HR_TRY(const auto address, unix_address(path));
         return connect_nonblocking(AF_UNIX, reinterpret_cast<const sockaddr*>(&address),
                                    sizeof address, path, std::chrono::milliseconds(0));
     };
