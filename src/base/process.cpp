@@ -14,6 +14,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,6 +31,8 @@ namespace {
 enum class ChildStep : int {
     process_group,
     session,
+    cgroup,
+    locked_memory,
     groups,
     gid,
     uid,
@@ -47,6 +50,10 @@ const char* step_text(ChildStep step) noexcept {
         return "cannot make a process group";
     case ChildStep::session:
         return "cannot make a session";
+    case ChildStep::cgroup:
+        return "cannot enter the cgroup";
+    case ChildStep::locked_memory:
+        return "cannot lift the limit of locked memory";
     case ChildStep::groups:
         return "cannot set the groups";
     case ChildStep::gid:
@@ -133,6 +140,12 @@ bool arrange_descriptors(Prepared& prepared, int& report_fd) noexcept {
         check(::setsid() >= 0, ChildStep::session);
     else if (spec.new_process_group)
         check(::setpgid(0, 0) == 0, ChildStep::process_group);
+    if (spec.cgroup_fd >= 0)
+        check(::write(spec.cgroup_fd, "0", 1) == 1, ChildStep::cgroup);
+    if (spec.unlimited_locked_memory) {
+        const rlimit no_limit{RLIM_INFINITY, RLIM_INFINITY};
+        check(::setrlimit(RLIMIT_MEMLOCK, &no_limit) == 0, ChildStep::locked_memory);
+    }
     if (spec.user) {
         check(::setgroups(spec.user->groups.size(), spec.user->groups.data()) == 0,
               ChildStep::groups);

@@ -162,6 +162,8 @@ public:
             {"kernel_command_line", record.kernel_command_line},
             {"qemu_path", record.qemu_path},
             {"qemu_version", record.qemu_version},
+            {"qemu_user", text_or_null(record.qemu_user)},
+            {"cgroup", text_or_null(record.cgroup)},
             {"argv", record.argv},
             {"working_directory", record.working_directory},
             {"directory", directory},

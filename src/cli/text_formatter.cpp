@@ -170,7 +170,9 @@ public:
         facts.add("compose file", record.compose_path);
         facts.add("compose hash", record.compose_hash);
         facts.add("kernel command line", record.kernel_command_line);
-        facts.add("QEMU", fmt::format("{} {}", record.qemu_path, record.qemu_version));
+        facts.add("QEMU", fmt::format("{} {}{}", record.qemu_path, record.qemu_version,
+                                      record.qemu_user.empty() ? "" : " as " + record.qemu_user));
+        facts.add("cgroup", record.cgroup);
         facts.add("started in", record.working_directory);
         facts.add("folder", directory);
         facts.add("stdout log", record.stdout_log);

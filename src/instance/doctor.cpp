@@ -6,12 +6,15 @@
 #include <chrono>
 #include <iterator>
 
+#include <unistd.h>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
 #include "host_runner/host/accelerator.hpp"
+#include "host_runner/host/cgroup.hpp"
 #include "host_runner/host/collateral_service.hpp"
 #include "host_runner/host/disk_space.hpp"
 #include "host_runner/host/gpu.hpp"
@@ -24,6 +27,7 @@
 #include "host_runner/instance/delivery.hpp"
 #include "host_runner/instance/plan.hpp"
 #include "host_runner/net/http_client.hpp"
+#include "qemu_account.hpp"
 
 namespace host_runner::instance {
 
@@ -89,8 +93,19 @@ Result<Observation> look_at_virtualisation(const Needs& /*needs*/, const HostEdg
     return Observation{fmt::format("the processor has {}", flag)};
 }
 
-Result<Observation> look_at_kvm(const Needs& /*needs*/, const HostEdges& edges) {
-    return seen(host::check_kvm_device(edges.root), "/dev/kvm opens");
+/// What the kernel answers the account that QEMU runs as.
+template <typename Look>
+auto as_qemu(const Needs& needs, const HostEdges& edges, const Look& look) -> decltype(look()) {
+    HR_TRY(const auto account, edges.qemu_account(needs));
+    if (!account)
+        return look();
+    HR_TRY(const auto as_account, host::ScopedAccount::enter(*account));
+    return look();
+}
+
+Result<Observation> look_at_kvm(const Needs& needs, const HostEdges& edges) {
+    return seen(as_qemu(needs, edges, [&] { return host::check_kvm_device(edges.root); }),
+                "/dev/kvm opens");
 }
 
 Result<Observation> look_at_tdx_processor(const Needs& /*needs*/, const HostEdges& edges) {
@@ -108,6 +123,24 @@ Result<Observation> look_at_tdx_vms(const Needs& /*needs*/, const HostEdges& edg
 Result<Observation> look_at_qemu(const Needs& needs, const HostEdges& edges) {
     HR_TRY(const auto qemu, edges.probe_qemu(needs.qemu_program));
     return Observation{fmt::format("{} {}", qemu.path, qemu.version)};
+}
+
+Result<Observation> look_at_qemu_account(const Needs& needs, const HostEdges& edges) {
+    HR_TRY(const auto account, edges.qemu_account(needs));
+    if (account) {
+        HR_TRY(const auto qemu, edges.probe_qemu(needs.qemu_program));
+        HR_CHECK(check_account_can_run(*account, qemu.path, needs.image_files));
+        return Observation{fmt::format("QEMU runs as {}", account->name)};
+    }
+    if (!edges.is_root)
+        return Observation{"QEMU runs as this user"};
+    Observation observation{"QEMU runs as root"};
+    if (needs.user.empty())
+        observation.advice =
+            fmt::format("make the account {}, as the Debian package does (useradd --system --shell "
+                        "/usr/sbin/nologin {}), and QEMU runs as that",
+                        default_qemu_account, default_qemu_account);
+    return observation;
 }
 
 Result<Observation> look_at_qemu_tdx(const Needs& needs, const HostEdges& edges) {
@@ -136,9 +169,10 @@ Result<Observation> look_at_firmware(const Needs& needs, const HostEdges& /*edge
 Result<Observation> look_at_quote_service(const Needs& needs, const HostEdges& edges) {
     const auto address = needs.qgs.value_or(spec::QgsAddress{});
     const auto name = spec::format_qgs_address(address);
-    const auto connection = address.unix_path.empty()
-                                ? edges.connect_vsock(address.cid, address.port)
-                                : edges.connect_unix(edges.root.path(address.unix_path));
+    const auto connection = as_qemu(needs, edges, [&] {
+        return address.unix_path.empty() ? edges.connect_vsock(address.cid, address.port)
+                                         : edges.connect_unix(edges.root.path(address.unix_path));
+    });
     if (connection)
         return Observation{fmt::format("{} answers", name)};
     std::string remedy = "install and start Intel's quote generation service (package "
@@ -281,6 +315,19 @@ Result<Observation> look_at_disk(const Needs& needs, const HostEdges& /*edges*/)
     return observation;
 }
 
+Result<Observation> look_at_cgroup(const Needs& /*needs*/, const HostEdges& edges) {
+    const auto delegated = host::find_delegated_cgroup(edges.root);
+    if (delegated)
+        return seen(host::check_cgroup_limits(*delegated),
+                    fmt::format("each VM gets one below {}", *delegated));
+    if (host::is_systemd_running(edges.root))
+        return Observation{"systemd gives each VM a scope"};
+    return fail(
+        ErrorCode::unsupported, delegated.error().message,
+        "nothing limits what a VM's QEMU takes of this host's memory and threads; run it as "
+        "a systemd unit with Delegate=memory pids");
+}
+
 // --- other programs ----------------------------------------------------------------------------
 
 Result<Observation> look_at_libvirt(const Needs& /*needs*/, const HostEdges& edges) {
@@ -312,6 +359,7 @@ constexpr auto requirements = std::to_array<Requirement>({
     {"tdx-parameter", confidential_vms, need_of_tdx, look_at_tdx_parameter},
     {"tdx-vms", confidential_vms, need_of_tdx, look_at_tdx_vms},
     {"qemu", "", always, look_at_qemu},
+    {"qemu-user", "", always, look_at_qemu_account},
     {"qemu-tdx", confidential_vms, need_of_tdx, look_at_qemu_tdx},
     {"firmware", confidential_vms,
      [](const Needs& needs) { return required_if(needs.tdx && needs.firmware.has_value()); },
@@ -337,6 +385,7 @@ constexpr auto requirements = std::to_array<Requirement>({
     {"locked-memory", vms_with_gpus, need_of_gpus, look_at_locked_memory},
     {"open-files", "", always, look_at_open_files},
     {"disk", "", always, look_at_disk},
+    {"cgroup", "", [](const Needs&) { return Need::useful; }, look_at_cgroup},
     {"libvirt", "--backend libvirt", [](const Needs&) { return Need::none; }, look_at_libvirt},
     {"passt", "--egress on without showing the guest this host's loopback",
      [](const Needs& needs) { return useful_if(needs.egress); }, look_at_passt},
@@ -436,8 +485,12 @@ Needs needs_of(const spec::VmSpec& spec, const image::Image* image, bool egress,
     needs.egress = egress;
     needs.qgs = spec.qgs;
     needs.qemu_program = spec.qemu_path;
+    needs.user = spec.user;
     if (image != nullptr) {
         needs.firmware = image->firmware;
+        for (const auto& path : {image->kernel, image->initrd, image->firmware.value_or("")})
+            if (!path.empty())
+                needs.image_files.push_back(path);
         needs.memory_bytes = spec.memory_bytes;
         needs.disk_bytes = spec.disk_bytes;
     }
@@ -463,6 +516,10 @@ HostEdges real_host(ProcessLauncher& launcher) {
         return *known;
     };
     edges.find_program = find_program;
+    edges.is_root = ::geteuid() == 0;
+    edges.qemu_account = [](const Needs& needs) {
+        return choose_qemu_account(needs.user, need_of_kvm(needs) != Need::none, needs.qgs);
+    };
     return edges;
 }
 

@@ -100,6 +100,8 @@ Result<Record> decode(const json& object) {
     read_field(object, "kernel_command_line", record.kernel_command_line);
     read_field(object, "qemu_path", record.qemu_path);
     read_field(object, "qemu_version", record.qemu_version);
+    read_field(object, "qemu_user", record.qemu_user);
+    read_field(object, "cgroup", record.cgroup);
     read_field(object, "argv", record.argv);
     read_field(object, "working_directory", record.working_directory);
     read_field(object, "stdout_log", record.stdout_log);
@@ -165,6 +167,8 @@ std::string encode_record(const Record& record) {
                         {"kernel_command_line", record.kernel_command_line},
                         {"qemu_path", record.qemu_path},
                         {"qemu_version", record.qemu_version},
+                        {"qemu_user", record.qemu_user},
+                        {"cgroup", record.cgroup},
                         {"argv", record.argv},
                         {"working_directory", record.working_directory},
                         {"stdout_log", record.stdout_log},

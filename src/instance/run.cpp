@@ -22,6 +22,7 @@
 #include "host_runner/base/version.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/host/accelerator.hpp"
+#include "host_runner/host/cgroup.hpp"
 #include "host_runner/host/device_binder.hpp"
 #include "host_runner/host/disk_space.hpp"
 #include "host_runner/host/gpu.hpp"
@@ -45,6 +46,7 @@
 #include "host_runner/protocol/channel.hpp"
 #include "host_runner/qemu/capabilities.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
+#include "qemu_account.hpp"
 #include "state_folder.hpp"
 
 namespace host_runner::instance {
@@ -60,6 +62,8 @@ constexpr std::size_t kept_records = 20;
 constexpr std::uint32_t dstack_guest_api_port = 8000;
 /// For records, logs, the share disk's own structures and the data disk's first clusters.
 constexpr std::uint64_t needed_free_bytes = 64 * mib;
+/// Above those that QEMU is given for other reasons.
+constexpr int first_handed_fd = 16;
 /// Stands for an instance's id where none is taken.
 constexpr std::string_view placeholder_id = "000000000000";
 
@@ -213,6 +217,10 @@ Result<std::size_t> remove_hugepage_directory(const Record& record) {
     return files.size();
 }
 
+std::string cgroup_name(const std::string& id) {
+    return "vm-" + id;
+}
+
 /// A runner that was killed could not remove the disk of its temporary instance, nor give hugepages
 /// back; its record and logs stay. To be called with the claims held.
 /// @param say gets a line for what the user should know
@@ -224,7 +232,9 @@ Result<void> clear_up_after_dead_runners(const Registry& registry,
         const auto record = read_record(paths);
         const bool has_pages = record && !record->hugepage_directory.empty() &&
                                path_exists(record->hugepage_directory);
-        if (!has_pages && !path_exists(paths.data_disk()))
+        const bool has_cgroup = record && record->cgroup.ends_with("/" + cgroup_name(id)) &&
+                                path_exists(record->cgroup);
+        if (!has_pages && !has_cgroup && !path_exists(paths.data_disk()))
             continue;
         const auto lock = try_lock_file(paths.lock());
         if (!lock || !record)
@@ -235,6 +245,8 @@ Result<void> clear_up_after_dead_runners(const Registry& registry,
                             "removed",
                             id, files));
         }
+        if (has_cgroup)
+            HR_CHECK(host::remove_cgroup(record->cgroup));
         if (record->name.empty())
             HR_CHECK(remove_run_files(paths, Keep::records));
     }
@@ -297,6 +309,9 @@ public:
         HR_CHECK(require_space(needed_free_bytes));
         HR_TRY(survey_, survey(spec_, launcher_, registry_.cache_directory()));
         HR_CHECK(look_at_gpus(spec_, device_root_, survey_.host));
+        HR_TRY(account_,
+               choose_qemu_account(spec_.user, survey_.host.accelerator == qemu::Accelerator::kvm,
+                                   spec_.qgs, device_root_));
         // With a stand-in for the id: what fails does so before anything is taken.
         HR_CHECK(make_plan(std::string(placeholder_id)));
         HR_CHECK(qemu::build_argv(plan_.launch, survey_.capabilities));
@@ -331,6 +346,9 @@ private:
         edges.root = device_root_;
         edges.probe_qemu = [this](const std::string& /*program*/) -> Result<qemu::Capabilities> {
             return survey_.capabilities;
+        };
+        edges.qemu_account = [this](const Needs& /*needs*/) {
+            return Result<std::optional<host::Account>>(account_);
         };
         return require(
             needs_of(spec_, &survey_.image, plan_.launch.egress, registry_.instances_directory()),
@@ -451,6 +469,7 @@ private:
         record_.kernel_command_line = launch.command_line;
         record_.qemu_path = survey_.capabilities.path;
         record_.qemu_version = survey_.capabilities.version;
+        record_.qemu_user = account_ ? account_->name : "";
         record_.working_directory = current_directory();
         record_.numa_nodes = plan_.placement.host_nodes;
         record_.hugepage_bytes = plan_.placement.page_bytes;
@@ -483,6 +502,7 @@ private:
         record_.stdout_log = logs.stdout_path;
         record_.stderr_log = logs.stderr_path;
         HR_CHECK(take_devices());
+        make_cgroup();
         HR_CHECK(make_supervisor(std::move(logs)));
         HR_CHECK(serve_host_api());
         HR_CHECK(make_hugepage_directory());
@@ -498,6 +518,43 @@ private:
                             supervisor_->request_stop(request, std::move(on_step));
                         }}));
         return {};
+    }
+
+    /// The VM starts without one, too: what gives cgroups is not everywhere.
+    void make_cgroup() {
+        const auto parent = host::find_delegated_cgroup(device_root_);
+        if (!parent) {
+            wants_scope_ = host::is_systemd_running(device_root_);
+            return log::debug("{}", parent.error().message);
+        }
+        auto made =
+            host::VmCgroup::make(*parent, cgroup_name(claim_.id), cgroup_limits(), real_kernel_);
+        if (!made)
+            return report(tl::unexpected<Error>(std::move(made).error()));
+        if (!made->problem().empty()) // doctor says so as well, and once is enough
+            log::info("QEMU has no limits of memory and tasks: {}", made->problem());
+        record_.cgroup = made->directory();
+        cgroup_ = std::move(*made);
+    }
+
+    /// Of QEMU itself a good part grows with the guest's memory; under TCG translated code takes up
+    /// to 1 GiB. Its worker threads come and go, at most 64 for each of several pools.
+    [[nodiscard]] host::CgroupLimits cgroup_limits() const {
+        const auto guest = plan_.launch.memory_bytes;
+        return {guest + guest / 16 + 2 * gib, plan_.launch.cpus + 512U};
+    }
+
+    /// Once QEMU runs: systemd takes only processes that are there.
+    void enter_scope(const std::string& pid) {
+        if (!wants_scope_)
+            return;
+        const auto name = fmt::format("host_runner-{}.scope", claim_.id);
+        const auto moved =
+            host::move_to_systemd_scope(launcher_, std::stoi(pid), name, cgroup_limits());
+        if (!moved)
+            return log::debug("{}", moved.error().message);
+        record_.cgroup = name;
+        report(write_record());
     }
 
     [[nodiscard]] Result<void> make_hugepage_directory() const {
@@ -538,6 +595,8 @@ private:
             return next_launch(cause);
         };
         hooks.on_event = [this](const RunEvent& event) {
+            if (event.kind == RunEvent::Kind::started)
+                enter_scope(event.text);
             show(event);
         };
         hooks.on_end = [this](const End& end) {
@@ -676,14 +735,31 @@ private:
             break;
         }
         Launch launch;
+        if (account_)
+            HR_CHECK(hand_over(launch));
         HR_TRY(launch.argv, qemu::build_argv(plan_.launch, survey_.capabilities));
         if (vsock_fd_)
             launch.pass_fds.emplace(qemu_vsock_fd, std::move(vsock_fd_));
+        launch.cgroup_fd = cgroup_ ? cgroup_->procs() : -1;
         record_.argv = launch.argv;
         log::debug("{}", qemu::shell_quote(launch.argv));
         if (cause != LaunchCause::first) // then supervise() writes it once QEMU runs
             HR_CHECK(write_record());
         return launch;
+    }
+
+    /// QEMU as another account, with open what it needs and else nothing of ours.
+    Result<void> hand_over(Launch& launch) {
+        for (auto& gpu : plan_.launch.gpus) {
+            HR_TRY(const auto device, host::read_pci_device(gpu.address, device_root_));
+            gpu.vfio_file =
+                device_root_.path(fmt::format("/dev/vfio/devices/{}", device.vfio_cdev));
+        }
+        HR_TRY(launch.pass_fds,
+               open_handed_files(plan_.launch, *account_, first_handed_fd, device_root_));
+        launch.user = ProcessSpec::User{account_->uid, account_->gid, account_->groups};
+        launch.unlimited_locked_memory = !plan_.launch.gpus.empty();
+        return {};
     }
 
     Result<void> take_other_ports() {
@@ -720,6 +796,8 @@ private:
         control_.reset();
         host_api_.reset();
         vsock_fd_.reset();
+        if (std::exchange(cgroup_, std::nullopt))
+            report(host::remove_cgroup(record_.cgroup));
         give_back_devices();
         // A second Ctrl-C must not end us between here and the record.
         const timespec at_once{};
@@ -796,6 +874,7 @@ private:
     Clock::time_point began_ = Clock::now();
     ForkExecLauncher launcher_;
     Survey survey_;
+    std::optional<host::Account> account_; ///< nullopt: QEMU runs as we do.
     Plan plan_;
     std::unique_ptr<EventLoop> loop_;
     Claim claim_;
@@ -808,6 +887,8 @@ private:
     std::optional<Supervisor> supervisor_;
     std::unique_ptr<hostapi::HostApi> host_api_;
     std::unique_ptr<ControlServer> control_;
+    std::optional<host::VmCgroup> cgroup_; ///< Of QEMU.
+    bool wants_scope_ = false;             ///< systemd may give one in its place.
     std::optional<End> end_;
 };
 

@@ -163,6 +163,8 @@ struct Supervisor::Impl {
     // --- start ---------------------------------------------------------------------------------
 
     Result<void> launch(LaunchCause cause) {
+        // One of the last run would refuse the connection, or worse, belong to somebody else.
+        HR_CHECK(remove_file(config.paths.qmp_socket()));
         HR_TRY(auto next, hooks.next_launch(cause));
         check_logs();
         const auto now = unix_time_ms();
@@ -170,11 +172,12 @@ struct Supervisor::Impl {
         HR_CHECK(append_marker(config.paths.serial_log(), marker));
         HR_CHECK(write_all(config.logs.stdout_fd.get(), marker));
         HR_CHECK(write_all(config.logs.stderr_fd.get(), marker));
-        // One of the last run would refuse the connection, or worse, belong to somebody else.
-        HR_CHECK(remove_file(config.paths.qmp_socket()));
 
         ProcessSpec spec;
         spec.argv = std::move(next.argv);
+        spec.user = std::move(next.user);
+        spec.unlimited_locked_memory = next.unlimited_locked_memory;
+        spec.cgroup_fd = next.cgroup_fd;
         spec.stdout_fd = config.logs.stdout_fd.get();
         spec.stderr_fd = config.logs.stderr_fd.get();
         for (const auto& [number, fd] : next.pass_fds)

@@ -7,6 +7,7 @@
 
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/units.hpp"
+#include "host_runner/base/unix_socket.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/protocol/channel.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
@@ -17,9 +18,6 @@ namespace {
 
 /// Members keep the order in which they are written.
 using Json = nlohmann::ordered_json;
-
-/// sizeof(sockaddr_un::sun_path) - 1 (unix(7)).
-constexpr std::size_t max_socket_path = 107;
 
 /// libvirt's hardening (qemu_command.c, qemuBuildSandboxCommandLine).
 constexpr auto sandbox_rules =
@@ -174,7 +172,7 @@ private:
         globals();
         data_disk();
         if (plan_.rootfs)
-            add("-cdrom", *plan_.rootfs);
+            add("-cdrom", block_file(*plan_.rootfs));
         firmware();
         network();
         machine();
@@ -246,12 +244,17 @@ private:
         add("-no-reboot");
         harden();
         HR_TRY(const auto console, socket("console.sock"));
-        add("-chardev", fmt::format("socket,id=com0,path={},server=on,wait=off,logfile={},"
-                                    "logappend=on",
-                                    console, keyval(join_path(plan_.directory, "serial.log"))));
+        const auto serial_log = block_file(join_path(plan_.directory, "serial.log"));
+        add("-chardev", fmt::format("socket,id=com0,{},server=on,wait=off,logfile={},logappend=on",
+                                    console, keyval(serial_log)));
         add("-serial", "chardev:com0");
         HR_TRY(const auto qmp, socket("qmp.sock"));
-        add("-qmp", fmt::format("unix:{},server=on,wait=off", qmp));
+        if (plan_.handed.empty()) {
+            add("-qmp", fmt::format("unix:{},server=on,wait=off", qmp.substr(qmp.find('=') + 1)));
+        } else { // -qmp takes no descriptor
+            add("-chardev", fmt::format("socket,id=qmp,{},server=on,wait=off", qmp));
+            add("-mon", "chardev=qmp,mode=control");
+        }
         return {};
     }
 
@@ -266,12 +269,12 @@ private:
 
     void firmware() {
         if (plan_.firmware)
-            add("-bios", *plan_.firmware);
+            add("-bios", plain_file(*plan_.firmware));
     }
 
     void boot() {
-        add("-kernel", plan_.kernel);
-        add("-initrd", plan_.initrd);
+        add("-kernel", plain_file(plan_.kernel));
+        add("-initrd", plain_file(plan_.initrd));
     }
 
     void globals() {
@@ -351,8 +354,8 @@ private:
         add_json("-device", Json{{"driver", "virtio-serial-pci"}, {"id", "channel"}});
         for (const auto& port : protocol::channel_ports) {
             const auto id = fmt::format("ch{}", port.number);
-            HR_TRY(const auto path, socket(id + ".sock"));
-            add("-chardev", fmt::format("socket,id={},path={},server=on,wait=off", id, path));
+            HR_TRY(const auto where, socket(id + ".sock"));
+            add("-chardev", fmt::format("socket,id={},{},server=on,wait=off", id, where));
             add_json("-device", Json{{"driver", "virtserialport"},
                                      {"bus", "channel.0"},
                                      {"nr", port.number},
@@ -377,9 +380,9 @@ private:
             disk(plan_.share_path, plan_.share_read_only ? "raw,readonly=on" : "raw");
             return;
         case ShareMode::plan9:
-            add("-fsdev",
-                fmt::format("local,id=virtfs0,path={},security_model=mapped{}",
-                            keyval(plan_.share_path), plan_.share_read_only ? ",readonly=on" : ""));
+            add("-fsdev", fmt::format("local,id=virtfs0,path={},security_model=mapped{}",
+                                      keyval(plain_file(plan_.share_path)),
+                                      plan_.share_read_only ? ",readonly=on" : ""));
             add_json("-device", Json{{"driver", "virtio-9p-pci"},
                                      {"fsdev", "virtfs0"},
                                      {"mount_tag", "host-shared"}});
@@ -422,7 +425,10 @@ private:
         if (plan_.gpus.empty())
             return;
         // One object for all: with one each, or none, a TD cannot map its memory for the second.
-        add_json("-object", Json{{"qom-type", "iommufd"}, {"id", "iommufd0"}});
+        Json iommufd = {{"qom-type", "iommufd"}, {"id", "iommufd0"}};
+        if (const auto* handed = find_handed(std::string(iommufd_file)))
+            iommufd["fd"] = std::to_string(handed->fd);
+        add_json("-object", iommufd);
         for (const auto& gpu : plan_.gpus)
             if (!gpu.is_nvswitch)
                 vfio(gpu,
@@ -441,29 +447,61 @@ private:
                                  {"id", port},
                                  {"bus", bus},
                                  {"chassis", root_ports_}});
-        add_json("-device", Json{{"driver", "vfio-pci"},
-                                 {"host", spec::format_pci_address(gpu.address)},
-                                 {"bus", port},
-                                 {"iommufd", "iommufd0"}});
+        Json device = {{"driver", "vfio-pci"}};
+        if (const auto* handed = find_handed(gpu.vfio_file))
+            device["fd"] = std::to_string(handed->fd);
+        else
+            device["host"] = spec::format_pci_address(gpu.address);
+        device["bus"] = port;
+        device["iommufd"] = "iommufd0";
+        add_json("-device", device);
     }
 
     // The words.
 
     void disk(const std::string& path, std::string_view format) {
         const auto id = fmt::format("hd{}", disks_++);
-        add("-drive", fmt::format("file={},if=none,id={},format={}", keyval(path), id, format));
+        const auto file = block_file(path);
+        add("-drive", fmt::format("file={},if=none,id={},format={}", keyval(file), id, format));
         add_json("-device", Json{{"driver", "virtio-blk-pci"}, {"drive", id}});
     }
 
+    /// "path=..." or "fd=..." of a listening socket.
     [[nodiscard]] Result<std::string> socket(const std::string& name) const {
         const auto path = join_path(plan_.directory, name);
+        if (const auto* handed = find_handed(path))
+            return fmt::format("fd={}", handed->fd);
         if (path.size() > max_socket_path)
             return fail(ErrorCode::invalid_argument,
                         fmt::format("The socket path {} has {} bytes, a unix socket takes at most "
                                     "{}",
                                     path, path.size(), max_socket_path),
                         "set HOST_RUNNER_HOME to a folder with a shorter path");
-        return keyval(path);
+        return "path=" + keyval(path);
+    }
+
+    [[nodiscard]] const HandedFile* find_handed(const std::string& path) const {
+        const auto found = plan_.handed.find(path);
+        return found == plan_.handed.end() ? nullptr : &found->second;
+    }
+
+    /// A name for what opens it with QEMU's own functions: disks and logs. A handed one becomes a
+    /// set of descriptors, from which QEMU takes the one that is open as it needs it.
+    std::string block_file(const std::string& path) {
+        const auto* handed = find_handed(path);
+        if (handed == nullptr)
+            return path;
+        for (const int fd : {handed->fd, handed->read_only_fd})
+            if (fd >= 0)
+                add("-add-fd", fmt::format("fd={},set={}", fd, handed->fd));
+        return fmt::format("/dev/fdset/{}", handed->fd);
+    }
+
+    /// A name for what opens it with open(2). The kernel then asks for rights on a handed file
+    /// itself, but not for a way to it.
+    [[nodiscard]] std::string plain_file(const std::string& path) const {
+        const auto* handed = find_handed(path);
+        return handed == nullptr ? path : fmt::format("/proc/self/fd/{}", handed->fd);
     }
 
     void add(std::string word) {

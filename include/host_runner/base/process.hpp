@@ -39,6 +39,11 @@ struct ProcessSpec {
         std::vector<gid_t> groups;
     };
     std::optional<User> user; ///< nullopt: stay who we are.
+    /// `cgroup.procs` of the cgroup that the child enters, before it changes its user; -1: stays in
+    /// ours.
+    int cgroup_fd = -1;
+    /// May lock all memory, as root's processes may. Takes root.
+    bool unlimited_locked_memory = false;
 };
 
 struct ChildProcess {

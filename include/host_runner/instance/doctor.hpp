@@ -20,6 +20,7 @@
 #include "host_runner/base/error.hpp"
 #include "host_runner/base/process.hpp"
 #include "host_runner/base/unique_fd.hpp"
+#include "host_runner/host/account.hpp"
 #include "host_runner/host/host_root.hpp"
 #include "host_runner/host/hugepages.hpp"
 #include "host_runner/host/limits.hpp"
@@ -60,7 +61,9 @@ struct Needs {
     bool egress = false;
     std::optional<spec::QgsAddress> qgs; ///< nullopt: where it usually is.
     std::string qemu_program = "qemu-system-x86_64";
+    std::string user = {};                     ///< As --user; empty: chosen by who starts it.
     std::optional<std::string> firmware;       ///< The image's; nullopt: not known.
+    std::vector<std::string> image_files;      ///< That QEMU opens by itself; empty: not known.
     std::optional<std::uint64_t> memory_bytes; ///< nullopt: not known.
     std::optional<std::uint64_t> disk_bytes;   ///< The same.
     std::string directory;                     ///< Where instances are kept.
@@ -81,6 +84,9 @@ struct HostEdges {
     std::function<Result<UniqueFd>(std::uint32_t cid, std::uint32_t port)> connect_vsock;
     std::function<Result<qemu::Capabilities>(const std::string& program)> probe_qemu;
     std::function<Result<std::string>(const std::string& name)> find_program;
+    bool is_root = false; ///< This process is root's.
+    /// As whom QEMU runs; nullopt: as this process.
+    std::function<Result<std::optional<host::Account>>(const Needs&)> qemu_account;
 };
 /// This machine, for VMs with one QEMU, which is asked once. @param launcher borrowed
 [[nodiscard]] HostEdges real_host(ProcessLauncher& launcher);

@@ -57,6 +57,8 @@ struct Record {
     std::string compose_hash;           ///< Hex, of app-compose.json.
     std::string kernel_command_line;
     std::string qemu_path, qemu_version;
+    std::string cgroup;    ///< Of QEMU: its folder, or the scope that systemd gave; empty: none.
+    std::string qemu_user; ///< The account QEMU runs as; empty: the runner's own.
     std::vector<std::string> argv;
     std::string working_directory;
     std::string stdout_log, stderr_log;

@@ -73,7 +73,10 @@ enum class LaunchCause {
 /// What one start of QEMU needs.
 struct Launch {
     std::vector<std::string> argv;
-    std::map<int, UniqueFd> pass_fds; ///< Number in QEMU -> ours, closed once QEMU runs.
+    std::map<int, UniqueFd> pass_fds;           ///< Number in QEMU -> ours, closed once QEMU runs.
+    std::optional<ProcessSpec::User> user = {}; ///< nullopt: as the runner itself.
+    bool unlimited_locked_memory = false;       ///< Only with `user`.
+    int cgroup_fd = -1;                         ///< As ProcessSpec::cgroup_fd; borrowed.
 };
 
 struct SupervisorHooks {

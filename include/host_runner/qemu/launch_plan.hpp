@@ -12,8 +12,10 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "host_runner/base/error.hpp"
@@ -44,6 +46,16 @@ struct GpuDevice {
     spec::PciAddress address;
     std::uint32_t numa_index = 0; ///< Index into LaunchPlan::numa_nodes, when there are any.
     bool is_nvswitch = false;     ///< On pcie.0, after all GPUs.
+    std::string vfio_file = {};   ///< /dev/vfio/devices/vfioN; may be empty without `handed`.
+};
+
+/// Gives access to IOMMUs; LaunchPlan::handed names it like this.
+inline constexpr std::string_view iommufd_file = "/dev/iommu";
+
+/// A file, device or listening socket that QEMU gets open. Numbers in QEMU.
+struct HandedFile {
+    int fd = -1;
+    int read_only_fd = -1; ///< Of a disk that QEMU writes: it opens it for reading first.
 };
 
 struct LaunchPlan {
@@ -85,6 +97,9 @@ struct LaunchPlan {
     bool pci_hotplug_off = false;
     std::optional<std::array<std::uint8_t, 48>> mr_config_id;
     std::optional<spec::QgsAddress> qgs;
+    /// By path: what QEMU's user could not open by name. Empty: it opens everything by name and
+    /// makes its sockets; else all of the instance's files and sockets and of the image's are here.
+    std::map<std::string, HandedFile> handed;
     /// -sandbox and its like: hardening that the fixed layouts of dstack do not name and that is
     /// not measured. Off only in goldens that quote dstack's command line.
     bool sandbox = true;

@@ -88,6 +88,8 @@ struct VmSpec {
     Tee tee = Tee::tdx;
     AcceleratorChoice accelerator = AcceleratorChoice::automatic;
     std::string qemu_path = "qemu-system-x86_64";
+    /// The account that QEMU runs as; empty: chosen by who starts it.
+    std::string user;
     std::optional<QgsAddress> qgs;
     KeyProvider key_provider;
     Network network;

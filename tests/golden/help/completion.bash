@@ -45,6 +45,7 @@ _host_runner() {
         'run --host-service'|'doctor --host-service') COMPREPLY=(); return ;;
         'run --accel'|'run-wasm --accel'|'doctor --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
         'run --qemu'|'run-wasm --qemu'|'doctor --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'run --user'|'run-wasm --user'|'doctor --user') COMPREPLY=(); return ;;
         'run --gpus'|'run -g'|'doctor --gpus'|'doctor -g') COMPREPLY=(); return ;;
         'run --numa-node'|'doctor --numa-node') COMPREPLY=(); return ;;
         'run --hugepage-size'|'doctor --hugepage-size') COMPREPLY=($(compgen -W 'auto 2M 1G' -- "$cur")); return ;;
@@ -87,7 +88,7 @@ _host_runner() {
         compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
         'run')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --gpus --pin-numa --numa-node --hugepage --hugepage-size --detach --wait --restart --stop-timeout --dry-run --output --log-level' -- "$cur")); fi ;;
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --user --gpus --pin-numa --numa-node --hugepage --hugepage-size --detach --wait --restart --stop-timeout --dry-run --output --log-level' -- "$cur")); fi ;;
         'list')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --all --output --log-level' -- "$cur")); fi ;;
         'stop')
@@ -109,7 +110,7 @@ _host_runner() {
             elif [[ $prev != "${verb##* }" ]]; then COMPREPLY=($(compgen -f -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
         'run-wasm')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --cpus --memory --disk --tee --qgs --accel --qemu --env --module-memory --log-level' -- "$cur"))
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --cpus --memory --disk --tee --qgs --accel --qemu --user --env --module-memory --log-level' -- "$cur"))
             elif [[ $prev != "${verb##* }" ]]; then COMPREPLY=($(compgen -f -- "$cur"))
             else COMPREPLY=($(compgen -f -- "$cur")); fi ;;
         'inspect')
@@ -119,7 +120,7 @@ _host_runner() {
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
         'doctor')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --gpus --pin-numa --numa-node --hugepage --hugepage-size --output --log-level' -- "$cur")); fi ;;
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --user --gpus --pin-numa --numa-node --hugepage --hugepage-size --output --log-level' -- "$cur")); fi ;;
         'wait')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --for --timeout --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;

@@ -43,6 +43,7 @@ _host_runner() {
                 '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \
                 '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
@@ -123,6 +124,7 @@ _host_runner() {
                 '--qgs[Quote generation service, as vsock\:CID\:PORT or unix\:PATH; without it vsock\:2\:4050 where the image takes quotes through QEMU]:ADDRESS: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \
                 '*--env[A variable of the module]:NAME=VALUE: ' \
                 '*-e[A variable of the module]:NAME=VALUE: ' \
                 '--module-memory[Linear memory of the module, at most]:SIZE: ' \
@@ -168,6 +170,7 @@ _host_runner() {
                 '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \
                 '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -188,6 +189,35 @@ TEST(Launch, becomes_another_user_and_still_dies_with_its_parent) {
     char byte = 0;
     EXPECT_EQ(::read(report[0], &byte, 1), 0);
     ::close(report[0]);
+}
+
+TEST(Launch, enters_a_cgroup_before_anything_else) {
+    const tests::TemporaryDirectory folder;
+    const UniqueFd procs(
+        ::open((folder / "cgroup.procs").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    ForkExecLauncher launcher;
+    ProcessSpec spec;
+    spec.argv = {"true"};
+    spec.cgroup_fd = procs.get();
+    ASSERT_TRUE(run_captured(launcher, spec, 10s));
+    EXPECT_EQ(read_file(folder / "cgroup.procs", 16).value_or("?"), "0");
+}
+
+TEST(Launch, lifts_the_limit_of_locked_memory_for_another_user) {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_MEMLOCK, &before), 0);
+    const rlimit unlimited{RLIM_INFINITY, RLIM_INFINITY};
+    if (::geteuid() != 0 || ::setrlimit(RLIMIT_MEMLOCK, &unlimited) != 0)
+        GTEST_SKIP() << "this process may not lift a limit (CAP_SYS_RESOURCE)";
+    ASSERT_EQ(::setrlimit(RLIMIT_MEMLOCK, &before), 0);
+    ForkExecLauncher launcher;
+    ProcessSpec spec;
+    spec.argv = {"sh", "-c", "ulimit -l; id -u"};
+    spec.user = ProcessSpec::User{65534, 65534, {}};
+    spec.unlimited_locked_memory = true;
+    const auto output = run_captured(launcher, spec, 10s);
+    ASSERT_TRUE(output) << output.error().describe();
+    EXPECT_EQ(output->out, "unlimited\n65534\n");
 }
 
 TEST(ProcessIdentity, holds_for_the_process_and_for_no_other) {

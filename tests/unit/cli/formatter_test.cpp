@@ -38,6 +38,7 @@ instance::Instance running() {
     record.kernel_command_line = "console=ttyS0";
     record.qemu_path = "/usr/bin/qemu-system-x86_64";
     record.qemu_version = "7.2.22";
+    record.qemu_user = "host-runner";
     record.argv = {"/usr/bin/qemu-system-x86_64", "-machine", "q35"};
     record.working_directory = "/home/user";
     record.stdout_log = "/home/user/qemu_stdout.log";

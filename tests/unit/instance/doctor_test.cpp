@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "fakes/host_fixture.hpp"
 #include "fakes/image_directory.hpp"
@@ -44,7 +46,10 @@ public:
             .write("/sys/devices/system/node/node0/cpulist", "0-3\n")
             .write("/sys/devices/system/node/node0/meminfo",
                    "Node 0 MemTotal: 67108864 kB\nNode 0 MemFree: 33554432 kB\n")
-            .write("/proc/self/mounts", "none /dev/hugepages hugetlbfs rw,pagesize=1024M 0 0\n")
+            .write("/proc/self/mounts", "none /dev/hugepages hugetlbfs rw,pagesize=1024M 0 0\n"
+                                        "none /sys/fs/cgroup/unified cgroup2 rw 0 0\n")
+            .write("/proc/self/cgroup", "0::/\n")
+            .write("/run/systemd/system/x", "")
             .write("/proc/meminfo", "MemTotal: 67108864 kB\nMemAvailable: 50331648 kB\n")
             .write("/image/ovmf.fd", tests::TdvfFirmware().build());
         const std::string gpu = "/sys/bus/pci/devices/0000:18:00.0";
@@ -94,6 +99,9 @@ public:
                 return "/usr/bin/" + name;
             return fail(ErrorCode::not_found, "There is no program passt in PATH");
         };
+        edges.qemu_account = [this](const Needs&) {
+            return Result<std::optional<host::Account>>(account);
+        };
         qemu->path = "/usr/bin/qemu-system-x86_64";
         qemu->version = "10.1.0";
         qemu->tdx_guest = qemu->tdx_quote_socket = true;
@@ -115,6 +123,7 @@ public:
                                     "/run/libvirt/libvirt-sock"};
     Result<qemu::Capabilities> qemu;
     bool has_passt = true;
+    std::optional<host::Account> account;
     Needs needs;
     HostEdges edges;
 };
@@ -187,6 +196,10 @@ INSTANTIATE_TEST_SUITE_P(
         Lack{"qemu", Verdict::fail, "no QEMU", "apt install",
              [](DoctorTest& test) {
                  test.qemu = fail(ErrorCode::not_found, "There is no QEMU", "apt install it");
+             }},
+        Lack{"qemu-user", Verdict::warn, "QEMU runs as root", "make the account host-runner",
+             [](DoctorTest& test) {
+                 test.edges.is_root = true;
              }},
         Lack{"qemu-tdx", Verdict::fail, "QEMU 10.1.0 has no tdx-guest", "10.1 or newer",
              [](DoctorTest& test) {
@@ -280,6 +293,16 @@ INSTANTIATE_TEST_SUITE_P(
              [](DoctorTest& test) {
                  test.needs.disk_bytes = std::uint64_t{1} << 60U;
              }},
+        Lack{"cgroup", Verdict::warn, "no cgroup of version 2", "Delegate=memory pids",
+             [](DoctorTest& test) {
+                 test.host.write("/proc/self/cgroup", "3:memory:/\n");
+                 test.host.remove("/run/systemd");
+             }},
+        Lack{"cgroup", Verdict::warn, "no controller pids", "cgroup v1",
+             [](DoctorTest& test) {
+                 test.host.write("/sys/fs/cgroup/unified/cgroup.controllers", "hugetlb memory\n");
+                 test.host.remove("/run/systemd");
+             }},
         Lack{"libvirt", Verdict::not_needed, "No libvirt daemon answers", "apt install",
              [](DoctorTest& test) {
                  test.listening.erase("/run/libvirt/libvirt-sock");
@@ -310,7 +333,8 @@ TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
     const auto findings = examine(needs, edges);
     EXPECT_FALSE(has_failed(findings));
     for (const auto& finding : findings) {
-        const bool always = finding.requirement == "qemu" || finding.requirement == "memory" ||
+        const bool always = finding.requirement == "qemu" || finding.requirement == "qemu-user" ||
+                            finding.requirement == "cgroup" || finding.requirement == "memory" ||
                             finding.requirement == "open-files" || finding.requirement == "disk";
         const bool no_limit = finding.requirement == "locked-memory";
         EXPECT_EQ(finding.verdict, always || no_limit ? Verdict::pass : Verdict::not_needed)
@@ -319,6 +343,56 @@ TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
             EXPECT_THAT(finding.found, HasSubstr("; needed only for ")) << finding.requirement;
         }
     }
+}
+
+/// As root: the kernel is asked what QEMU's account may do.
+class DoctorAsRoot : public DoctorTest {
+protected:
+    void SetUp() override {
+        if (::geteuid() != 0)
+            GTEST_SKIP() << "only root can act as another account";
+        account = host::Account{"somebody", 64000, 64000};
+        ASSERT_EQ(::chmod(host.root().root.c_str(), 0755), 0);
+        qemu->path = host.root().path("/qemu");
+        host.write("/qemu", "").write("/image/kernel", "");
+        ASSERT_EQ(::chmod(qemu->path.c_str(), 0755), 0);
+    }
+};
+
+TEST_F(DoctorAsRoot, names_the_account_and_what_it_may_not_read) {
+    needs.image_files = {host.root().path("/image/kernel")};
+    ASSERT_EQ(::chmod(host.root().path("/image").c_str(), 0700), 0); // QEMU gets its files open
+    EXPECT_EQ(finding("qemu-user").found, "QEMU runs as somebody");
+    EXPECT_EQ(finding("qemu-user").verdict, Verdict::pass);
+    ASSERT_EQ(::chmod(needs.image_files.front().c_str(), 0600), 0);
+    const auto refused = finding("qemu-user");
+    EXPECT_EQ(refused.verdict, Verdict::fail);
+    EXPECT_THAT(refused.found, HasSubstr("cannot read " + needs.image_files.front()));
+    EXPECT_THAT(refused.remedy, HasSubstr("chmod o+r"));
+}
+
+TEST_F(DoctorAsRoot, wants_a_qemu_that_the_account_may_execute) {
+    ASSERT_EQ(::chmod(qemu->path.c_str(), 0700), 0);
+    EXPECT_THAT(finding("qemu-user").found, HasSubstr("cannot execute " + qemu->path));
+}
+
+TEST_F(DoctorAsRoot, asks_the_quote_service_and_kvm_as_the_account) {
+    edges.connect_unix = [](const std::string& path) -> Result<UniqueFd> {
+        UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (!fd)
+            return fail_errno("Cannot connect", errno);
+        return fd;
+    };
+    needs.qgs = spec::QgsAddress{0, 0, "/run/qgs"};
+    host.write("/run/qgs", "");
+    for (const auto* path : {"/run/qgs", "/dev/kvm"})
+        ASSERT_EQ(::chmod(host.root().path(path).c_str(), 0666), 0);
+    EXPECT_EQ(finding("quote-service").verdict, Verdict::pass);
+    EXPECT_EQ(finding("kvm").verdict, Verdict::pass);
+    for (const auto* path : {"/run/qgs", "/dev/kvm"})
+        ASSERT_EQ(::chmod(host.root().path(path).c_str(), 0600), 0);
+    EXPECT_THAT(finding("quote-service").found, HasSubstr("Permission denied"));
+    EXPECT_EQ(finding("kvm").verdict, Verdict::fail);
 }
 
 TEST_F(DoctorTest, shows_each_gpu_and_what_stands_in_its_way) {

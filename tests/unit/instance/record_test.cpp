@@ -25,6 +25,8 @@ Record full_record() {
     record.kernel_command_line = "console=ttyS0 quiet";
     record.qemu_path = "/usr/bin/qemu-system-x86_64";
     record.qemu_version = "7.2.22";
+    record.qemu_user = "host-runner";
+    record.cgroup = "/sys/fs/cgroup/system.slice/host_runner@web.service/vm-0123456789ab";
     record.argv = {"qemu", "-name", "a \"b\""};
     record.working_directory = "/home/u";
     record.stdout_log = "/home/u/qemu_stdout.log";

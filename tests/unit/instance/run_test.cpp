@@ -141,6 +141,45 @@ TEST_F(RunTest, ends_with_its_guest_and_leaves_record_and_logs) {
     EXPECT_THAT(record->record.argv, Contains("-kernel"));
 }
 
+TEST_F(RunTest, gives_a_qemu_of_another_account_only_what_it_needs) {
+    if (::geteuid() != 0)
+        GTEST_SKIP() << "only root can run QEMU as another account";
+    guest_is(TinyGuest::waits);
+    spec.user = "nobody";
+    // Nothing on the way to the image or the instance lets nobody in.
+    ASSERT_EQ(::chmod(image_.path().c_str(), 0700), 0);
+    std::string status;
+    std::string maps;
+    on_event_ = [&](const RunEvent& event) {
+        if (event.kind != Kind::started)
+            return;
+        status = read_file("/proc/" + event.text + "/status", 1 << 16).value_or("");
+        ::kill(::getpid(), SIGTERM);
+    };
+    const auto outcome = run();
+    ASSERT_TRUE(outcome) << outcome.error().describe();
+    EXPECT_EQ(outcome->end.reason, EndReason::stop_requested) << outcome->end.detail;
+    EXPECT_THAT(status, HasSubstr("\nUid:\t65534\t65534\t65534\t65534\n"));
+    EXPECT_THAT(status, HasSubstr("\nGroups:\t \n"));
+    EXPECT_THAT(status, HasSubstr("\nNoNewPrivs:\t1\n"));
+    EXPECT_THAT(status, HasSubstr("\nSeccomp:\t2\n"));
+    const auto record = Registry(folder_ / "state").find(outcome->id);
+    ASSERT_TRUE(record) << record.error().describe();
+    EXPECT_EQ(record->record.qemu_user, "nobody");
+    EXPECT_EQ(read_file(record->record.stderr_log, 1 << 16).value_or("?").find("denied"),
+              std::string::npos);
+}
+
+TEST_F(RunTest, names_an_account_that_is_missing_before_anything_is_taken) {
+    if (::geteuid() != 0)
+        GTEST_SKIP() << "only root can run QEMU as another account";
+    spec.user = "no-such-account";
+    const auto outcome = run();
+    ASSERT_FALSE(outcome);
+    EXPECT_EQ(outcome.error().code, ErrorCode::not_found);
+    EXPECT_THAT(instances(), IsEmpty());
+}
+
 TEST_F(RunTest, tells_a_guest_that_resets_itself) {
     guest_is(TinyGuest::resets);
     const auto outcome = run();

@@ -118,6 +118,7 @@ private:
             {"numa_node", [this](const std::string& v) { return add_numa_node(v); }},
             {"gpu", [this](const std::string& v) { return add_gpu(v, false); }},
             {"nvswitch", [this](const std::string& v) { return add_gpu(v, true); }},
+            {"handed", [this](const std::string& v) { return add_handed(v); }},
             {"pci_hole64", [this](const std::string& v) { return set_hole(v); }},
             {"compose_hash", [this](const std::string& v) { return set_compose_hash(v); }},
             {"qgs", [this](const std::string& v) { return set_qgs(v); }},
@@ -187,12 +188,22 @@ private:
         return {};
     }
 
-    /// "ADDRESS" or "ADDRESS GUEST_NODE"
+    /// "PATH FD" or "PATH FD READ_ONLY_FD"
+    Result<void> add_handed(std::string value) {
+        auto& file = plan().handed[take_word(value)];
+        file.fd = std::stoi(take_word(value));
+        if (!value.empty())
+            file.read_only_fd = std::stoi(value);
+        return {};
+    }
+
+    /// "ADDRESS", "ADDRESS GUEST_NODE" or "ADDRESS GUEST_NODE VFIO_FILE"
     Result<void> add_gpu(std::string value, bool is_nvswitch) {
         HR_TRY(const auto addresses, spec::parse_pci_addresses(take_word(value)));
-        const auto node = value.empty() ? 0U : static_cast<std::uint32_t>(std::stoul(value));
+        const auto word = take_word(value);
+        const auto node = word.empty() ? 0U : static_cast<std::uint32_t>(std::stoul(word));
         for (const auto& address : addresses)
-            plan().gpus.push_back({address, node, is_nvswitch});
+            plan().gpus.push_back({address, node, is_nvswitch, value});
         return {};
     }
 
