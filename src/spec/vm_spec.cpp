@@ -185,6 +185,20 @@ std::string_view to_string(NetworkMode mode) noexcept {
     return "?";
 }
 
+std::string_view to_string(UserNetwork network) noexcept {
+    switch (network) {
+    case UserNetwork::automatic:
+        return "auto";
+    case UserNetwork::qemu:
+        return "qemu";
+    case UserNetwork::slirp:
+        return "slirp";
+    case UserNetwork::passt:
+        return "passt";
+    }
+    return "?";
+}
+
 std::string_view to_string(KeyProviderKind kind) noexcept {
     switch (kind) {
     case KeyProviderKind::none:
@@ -280,10 +294,15 @@ Result<Network> parse_network(std::string_view text) {
         return Network{};
     if (text == "none")
         return Network{NetworkMode::none, {}};
+    for (const auto network : {UserNetwork::slirp, UserNetwork::passt, UserNetwork::qemu})
+        if (after(text, "user=") == to_string(network))
+            return Network{NetworkMode::user, {}, network};
     const auto bridge = after(text, "bridge=");
     if (!bridge || bridge->empty() || bridge->size() > max_interface_name || !is_graphic(*bridge) ||
         bridge->find_first_of("/,") != std::string_view::npos)
-        return bad_value(text, "a network", "use user, none or bridge=NAME, e.g. bridge=br0");
+        return bad_value(text, "a network",
+                         "use user, user=slirp, user=passt, user=qemu, none or bridge=NAME, e.g. "
+                         "bridge=br0");
     return Network{NetworkMode::bridge, std::string(*bridge)};
 }
 
