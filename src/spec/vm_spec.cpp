@@ -67,8 +67,32 @@ Result<void> check_ports(const VmSpec& spec) {
     return {};
 }
 
+Result<void> check_host_services(const VmSpec& spec) {
+    if (spec.host_services.empty() || spec.network.mode == NetworkMode::none)
+        return {};
+    if (spec.network.mode == NetworkMode::bridge)
+        return conflict(fmt::format("--host-service is of the user network, and --net bridge={} "
+                                    "has none",
+                                    spec.network.bridge),
+                        "let the service listen on an address of the bridge, or use --net user");
+    if (spec.network.user == UserNetwork::qemu || spec.network.user == UserNetwork::passt)
+        return conflict(fmt::format("--host-service cannot be had with --net user={}",
+                                    to_string(spec.network.user)),
+                        "use --net user");
+    return {};
+}
+
 Result<void> check_network(const VmSpec& spec) {
     HR_CHECK(check_ports(spec));
+    HR_CHECK(check_host_services(spec));
+    if (spec.network.mode == NetworkMode::bridge && spec.egress && !*spec.egress)
+        return conflict(fmt::format("--egress off cannot be had with --net bridge={}: what the "
+                                    "guest reaches is up to the bridge",
+                                    spec.network.bridge),
+                        "use --net user, or leave --egress out");
+    if (spec.network.user == UserNetwork::passt && spec.egress && !*spec.egress)
+        return conflict("--egress off cannot be had with --net user=passt",
+                        "use --net user, or leave --egress out");
     if (spec.network.mode != NetworkMode::none)
         return {};
     if (spec.egress.value_or(false))
@@ -142,12 +166,6 @@ Result<void> refuse_what_comes_later(const VmSpec& spec) {
                     fmt::format("{} is not in this version yet: {}", option, what),
                     "leave it out for now");
     };
-    if (!spec.host_services.empty())
-        return later(fmt::format("--host-service tcp:{}", spec.host_services.front()),
-                     "it arrives with the relay to services of the host");
-    if (spec.network.mode == NetworkMode::bridge)
-        return later(fmt::format("--net bridge={}", spec.network.bridge),
-                     "it arrives with network devices that need rights on the host");
     if (spec.key_provider.kind == KeyProviderKind::relay ||
         spec.key_provider.kind == KeyProviderKind::kms)
         return later(fmt::format("--key-provider {}", format_key_provider(spec.key_provider)),

@@ -61,6 +61,7 @@ public:
 
         needs.dstack_guest = needs.enclave_key_provider = true;
         needs.gpus = needs.numa = needs.hugepages = needs.egress = true;
+        needs.bridge = "br0";
         needs.firmware = host.root().path("/image/ovmf.fd");
         needs.memory_bytes = 4 * gib;
         needs.disk_bytes = mib;
@@ -89,10 +90,14 @@ public:
         edges.probe_qemu = [this](const std::string&) {
             return qemu;
         };
-        edges.find_program = [this](const std::string& name) -> Result<std::string> {
-            if (has_passt)
-                return "/usr/bin/" + name;
-            return fail(ErrorCode::not_found, "There is no program passt in PATH");
+        edges.find_user_network = [this] {
+            return user_network;
+        };
+        edges.find_passt = [this] {
+            return passt;
+        };
+        edges.check_bridge = [this](const std::string&) {
+            return bridge;
         };
         qemu->path = "/usr/bin/qemu-system-x86_64";
         qemu->version = "10.1.0";
@@ -114,7 +119,9 @@ public:
     std::set<std::string> listening{"2:4050", "localhost:8081", "127.0.0.1:3443",
                                     "/run/libvirt/libvirt-sock"};
     Result<qemu::Capabilities> qemu;
-    bool has_passt = true;
+    std::string user_network = "/usr/lib/host-runner/user_network";
+    usernet::Passt passt{"/usr/bin/passt", {}};
+    Result<void> bridge;
     Needs needs;
     HostEdges edges;
 };
@@ -284,9 +291,27 @@ INSTANTIATE_TEST_SUITE_P(
              [](DoctorTest& test) {
                  test.listening.erase("/run/libvirt/libvirt-sock");
              }},
-        Lack{"passt", Verdict::warn, "no program passt", "apt install passt",
+        Lack{"user-network", Verdict::warn, "user_network", "libslirp0",
              [](DoctorTest& test) {
-                 test.has_passt = false;
+                 test.user_network.clear();
+             }},
+        Lack{"user-network", Verdict::fail, "user_network", "libslirp0",
+             [](DoctorTest& test) {
+                 test.needs.host_services = true;
+                 test.user_network.clear();
+             }},
+        Lack{"passt", Verdict::not_needed, "no program passt", "apt install passt",
+             [](DoctorTest& test) {
+                 test.passt.path.clear();
+             }},
+        Lack{"passt", Verdict::fail, "passt is not used: too old", "newer",
+             [](DoctorTest& test) {
+                 test.needs.user_network = spec::UserNetwork::passt;
+                 test.passt.problem = "too old";
+             }},
+        Lack{"bridge", Verdict::fail, "no bridge br0", "ip link",
+             [](DoctorTest& test) {
+                 test.bridge = fail(ErrorCode::not_found, "There is no bridge br0", "ip link");
              }}),
     [](const auto& lack) {
         std::string name = lack.param.requirement + std::to_string(lack.index);
@@ -305,7 +330,8 @@ TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
     qemu->tdx_guest = false;
     vm_types = 1;
     listening.clear();
-    has_passt = false;
+    user_network.clear();
+    passt = {};
     EXPECT_TRUE(require(needs, edges));
     const auto findings = examine(needs, edges);
     EXPECT_FALSE(has_failed(findings));
