@@ -171,6 +171,34 @@ def test_a_named_service_of_the_host_is_reached_and_its_neighbour_is_not(host, m
     assert run.signal(signal.SIGTERM) is None and run.wait() == 0
 
 
+# Answers every question with 198.51.100.7 (RFC 1035, 4.1).
+NAME_SERVER = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.53", 53))
+print(53, flush=True)
+while True:
+    question, client = s.recvfrom(512)
+    is_a = question[-4:-2] == b"\\0\\1"
+    answer = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4" + bytes([198, 51, 100, 7]) if is_a else b""
+    s.sendto(question[:2] + b"\\x81\\x80\\0\\1\\0" + bytes([is_a]) + bytes(4) + question[12:] + answer, client)
+"""
+
+
+@needs_root
+def test_names_are_found_by_the_hosts_resolver_on_its_loopback(host, machine):
+    server = subprocess.Popen([*machine.prefix, sys.executable, "-c", NAME_SERVER], stdout=subprocess.PIPE, text=True)
+    machine.servers.append(server)
+    assert server.stdout.readline() == "53\n"
+    resolv_conf = host.folder / "resolv.conf"
+    resolv_conf.write_text("nameserver 127.0.0.53\n")
+    own_file = ["unshare", "--mount", "sh", "-c", f"mount --bind {resolv_conf} /etc/resolv.conf && exec \"$@\"", "sh"]
+    run = host.start("--egress", "on", "--net", "user=slirp", image=harness.DEV_IMAGE, prefix=[*machine.prefix, *own_file])
+    run.wait_for("ready")
+    inside(host, run, "until grep -q 10.0.2.3 /etc/resolv.conf; do sleep 0.2; done")
+    assert "198.51.100.7" in inside(host, run, "nslookup host.test 10.0.2.3", check=False)
+
+
 @needs_root
 def test_ports_are_forwarded_as_before(host, machine):
     run = host.start("-c", harness.SOURCE / "configs/http.yaml", "-p", "tcp::0:8080", "--egress", "on", "--net", "user=slirp",

@@ -96,10 +96,12 @@ Stream carry_frames(Stack& stack, FrameQueue& queue) {
             ::poll(descriptors.data(), descriptors.size(), static_cast<int>(wait.count()));
         if (ready < 0 && errno == EINTR)
             continue;
+        // First, because it tells libslirp the time: with that of the last round, which may be long
+        // ago, a UDP conversation that the frames below begin would have expired at once.
+        stack.handle(descriptors, ready < 0);
         const auto seen = descriptors.front().revents;
         if ((seen & (POLLIN | POLLHUP | POLLERR)) != 0)
             state = receive(reader, stack, buffer);
-        stack.handle(descriptors, ready < 0);
         if (state == Stream::open)
             state = send(queue);
     }
