@@ -153,6 +153,8 @@ public:
             {"os_image_hash", text_or_null(record.os_image_hash)},
             {"accelerator", record.accelerator},
             {"disk_bytes", record.disk_bytes},
+            {"network", text_or_null(record.network)},
+            {"host_services", record.host_services},
             {"numa_nodes", record.numa_nodes},
             {"hugepage_bytes", record.hugepage_bytes == 0 ? Json() : Json(record.hugepage_bytes)},
             {"gpus", gpus_of(record)},

@@ -159,6 +159,10 @@ public:
         facts.add("disk", format_size(record.disk_bytes));
         for (const auto& mapping : record.ports)
             facts.add("port", spec::format_port_mapping(mapping));
+        if (!record.network.empty())
+            facts.add("network", record.network);
+        for (const auto port : record.host_services)
+            facts.add("host service", fmt::format("tcp:{}", port));
         if (!record.numa_nodes.empty())
             facts.add("NUMA node", fmt::format("{}", fmt::join(record.numa_nodes, " and ")));
         if (record.hugepage_bytes != 0)

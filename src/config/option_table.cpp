@@ -152,7 +152,8 @@ constexpr auto table = std::to_array<Option>({
      .value_name = "MODE",
      .default_value = "user",
      .group = network,
-     .help = "Network card: user (behind QEMU, with port forwarding), none or bridge=NAME",
+     .help = "Network card: user (behind the host, with port forwarding), none or bridge=NAME; "
+             "user=slirp, user=passt and user=qemu choose who makes the user network",
      .example = "none",
      .also = "doctor"},
     {.verb = "run",
@@ -169,7 +170,8 @@ constexpr auto table = std::to_array<Option>({
      .kind = ValueKind::list,
      .value_name = "LIST",
      .group = network,
-     .help = "Services on the host's loopback that the guest may reach, as tcp:PORT",
+     .help = "Services on the host's loopback that the guest may reach, as tcp:PORT; it finds them "
+             "at 10.0.2.2:PORT",
      .example = "tcp:5432",
      .also = "doctor"},
 

@@ -83,6 +83,7 @@ struct HostApi::Impl {
     Callbacks callbacks;
     std::string prefix; ///< Of the path, ends with "/api/".
     std::string url;
+    std::uint16_t loopback_port = 0;
     net::HttpServer server;
     UniqueFd listener;
     UniqueFd wakeup; ///< Never read: every wait sees it.
@@ -213,6 +214,10 @@ Result<UniqueFd> listen_on(int family, const sockaddr* address, socklen_t size) 
 HostApi::HostApi(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HostApi::~HostApi() = default;
 
+std::uint16_t HostApi::loopback_port() const noexcept {
+    return impl_->loopback_port;
+}
+
 const std::string& HostApi::url() const noexcept {
     return impl_->url;
 }
@@ -279,12 +284,14 @@ Result<std::unique_ptr<HostApi>> HostApi::serve_loopback(EventLoop& loop, protoc
     if (::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0)
         return fail_errno("Cannot ask for the host API's port", errno);
     const auto secret = crypto::random_hex(16);
-    // QEMU's user network shows the host's loopback to the guest as 10.0.2.2.
-    return serve_listener(
+    // The guest's user network shows the host's loopback, or this port of it, as 10.0.2.2.
+    auto api = serve_listener(
         loop, std::move(listener), [](const auto&) { return true; },
         fmt::format("/{}/api/", secret),
         fmt::format("http://10.0.2.2:{}/{}/api", ntohs(address.sin_port), secret), std::move(info),
         std::move(callbacks));
+    api->impl_->loopback_port = ntohs(address.sin_port);
+    return api;
 }
 
 } // namespace host_runner::hostapi

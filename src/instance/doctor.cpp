@@ -22,6 +22,7 @@
 #include "host_runner/host/memory.hpp"
 #include "host_runner/host/numa.hpp"
 #include "host_runner/host/ports.hpp"
+#include "host_runner/host/tap.hpp"
 #include "host_runner/host/vsock.hpp"
 #include "host_runner/image/tdvf.hpp"
 #include "host_runner/instance/delivery.hpp"
@@ -342,11 +343,40 @@ Result<Observation> look_at_libvirt(const Needs& /*needs*/, const HostEdges& edg
                 "install it (apt install libvirt-daemon-system) and be in the group libvirt");
 }
 
+Result<Observation> look_at_user_network(const Needs& /*needs*/, const HostEdges& edges) {
+    auto path = edges.find_user_network();
+    if (path.empty())
+        return fail(ErrorCode::not_found,
+                    "The program user_network is not beside this host_runner "
+                    "(lib/host-runner/user_network)",
+                    "install host_runner as a whole, and libslirp (libslirp0)");
+    return Observation{std::move(path)};
+}
+
 Result<Observation> look_at_passt(const Needs& /*needs*/, const HostEdges& edges) {
-    const auto path = edges.find_program("passt");
-    if (!path)
-        return fail(path.error().code, path.error().message, "install it (apt install passt)");
-    return Observation{*path};
+    auto passt = edges.find_passt();
+    if (passt.path.empty())
+        return fail(ErrorCode::not_found, "There is no program passt in PATH",
+                    "install it (apt install passt)");
+    if (!passt.problem.empty())
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{} is not used: {}", passt.path, passt.problem),
+                    "install a newer one; user_network does the same");
+    return Observation{fmt::format("{} is fit", passt.path)};
+}
+
+Result<Observation> look_at_bridge(const Needs& needs, const HostEdges& edges) {
+    if (needs.bridge.empty())
+        return fail(ErrorCode::not_found, "No bridge was named, so none was looked at");
+    HR_CHECK(edges.check_bridge(needs.bridge));
+    return Observation{fmt::format("{} takes a tap of this user", needs.bridge)};
+}
+
+/// Without it QEMU's own network would do, and show the guest the host's loopback.
+Need need_of_user_network(const Needs& needs) {
+    if (needs.host_services || needs.user_network == spec::UserNetwork::slirp)
+        return Need::required;
+    return useful_if(needs.egress && needs.user_network == spec::UserNetwork::automatic);
 }
 
 constexpr std::string_view confidential_vms = "confidential VMs (--tee tdx)";
@@ -387,8 +417,14 @@ constexpr auto requirements = std::to_array<Requirement>({
     {"disk", "", always, look_at_disk},
     {"cgroup", "", [](const Needs&) { return Need::useful; }, look_at_cgroup},
     {"libvirt", "--backend libvirt", [](const Needs&) { return Need::none; }, look_at_libvirt},
-    {"passt", "--egress on without showing the guest this host's loopback",
-     [](const Needs& needs) { return useful_if(needs.egress); }, look_at_passt},
+    {"user-network",
+     "--host-service, and --egress on without showing the guest this host's loopback",
+     need_of_user_network, look_at_user_network},
+    {"passt", "--net user=passt",
+     [](const Needs& needs) { return required_if(needs.user_network == spec::UserNetwork::passt); },
+     look_at_passt},
+    {"bridge", "--net bridge=NAME",
+     [](const Needs& needs) { return required_if(!needs.bridge.empty()); }, look_at_bridge},
 });
 
 Finding finding_of(const Requirement& requirement, const Needs& needs, const HostEdges& edges) {
@@ -482,7 +518,10 @@ Needs needs_of(const spec::VmSpec& spec, const image::Image* image, bool egress,
     needs.gpus = spec.all_gpus || !spec.gpus.empty();
     needs.numa = spec.pin_numa;
     needs.hugepages = spec.hugepages;
-    needs.egress = egress;
+    needs.egress = egress && spec.network.mode == spec::NetworkMode::user;
+    needs.user_network = spec.network.user;
+    needs.host_services = !spec.host_services.empty();
+    needs.bridge = spec.network.bridge;
     needs.qgs = spec.qgs;
     needs.qemu_program = spec.qemu_path;
     needs.user = spec.user;
@@ -515,10 +554,17 @@ HostEdges real_host(ProcessLauncher& launcher) {
             known = qemu::probe_capabilities(launcher, program, {});
         return *known;
     };
-    edges.find_program = find_program;
     edges.is_root = ::geteuid() == 0;
     edges.qemu_account = [](const Needs& needs) {
         return choose_qemu_account(needs.user, need_of_kvm(needs) != Need::none, needs.qgs);
+    };
+    edges.find_user_network = usernet::find_user_network;
+    edges.find_passt = [&launcher] {
+        return usernet::find_passt(launcher, {});
+    };
+    edges.check_bridge = [](const std::string& bridge) {
+        host::KernelTaps kernel;
+        return host::check_bridge(kernel, bridge);
     };
     return edges;
 }

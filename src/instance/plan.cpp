@@ -133,10 +133,21 @@ void settle_share(const PlanInput& input, qemu::LaunchPlan& launch) {
 
 Result<void> settle_egress(const PlanInput& input, Plan& plan) {
     HR_TRY(plan.launch.egress, wants_egress(input.spec, input.image, input.files));
-    if (plan.launch.egress && plan.launch.network.mode == spec::NetworkMode::user)
-        plan.warnings.emplace_back(
-            "With egress on, the guest can also reach every service on this host's loopback "
-            "(as 10.0.2.2); --egress off closes both");
+    return {};
+}
+
+/// After the channel, which may lead over the host's loopback.
+Result<void> settle_network(const PlanInput& input, Plan& plan) {
+    auto& launch = plan.launch;
+    HR_TRY(plan.network,
+           usernet::choose_backend(
+               {input.spec.network, launch.egress, !input.spec.host_services.empty(),
+                launch.channel == qemu::ChannelMode::tcp, input.host.network_programs}));
+    if (!plan.network.warning.empty())
+        plan.warnings.push_back(plan.network.warning);
+    if (plan.network.backend != usernet::Backend::none &&
+        plan.network.backend != usernet::Backend::qemu)
+        launch.network_fd = qemu_network_fd;
     return {};
 }
 
@@ -252,6 +263,7 @@ Result<Plan> plan_launch(const PlanInput& input) {
     HR_CHECK(settle_gpus(input, launch));
     HR_CHECK(settle_egress(input, plan));
     HR_CHECK(settle_channel(input, plan));
+    HR_CHECK(settle_network(input, plan));
     settle_share(input, launch);
     if (spec.tee == spec::Tee::tdx)
         settle_tdx(input, launch);
@@ -291,6 +303,7 @@ std::string encode_plan(const Plan& plan, const std::vector<std::string>& argv,
         {"share", text(launch.share)},
         {"channel", text(launch.channel)},
         {"network", spec::to_string(launch.network.mode)},
+        {"network_backend", usernet::to_string(plan.network.backend)},
         {"egress", launch.egress},
         {"ports", std::move(ports)},
         {"gpus", std::move(gpus)},

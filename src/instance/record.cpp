@@ -109,6 +109,8 @@ Result<Record> decode(const json& object) {
     read_field(object, "numa_nodes", record.numa_nodes);
     read_field(object, "hugepage_bytes", record.hugepage_bytes);
     read_field(object, "hugepage_directory", record.hugepage_directory);
+    read_field(object, "network", record.network);
+    read_field(object, "host_services", record.host_services);
     if (const auto runner = object.find("runner"); runner != object.end()) {
         read_field(*runner, "pid", record.runner.pid);
         read_field(*runner, "start_ticks", record.runner.start_ticks);
@@ -176,6 +178,8 @@ std::string encode_record(const Record& record) {
                         {"numa_nodes", record.numa_nodes},
                         {"hugepage_bytes", record.hugepage_bytes},
                         {"hugepage_directory", record.hugepage_directory},
+                        {"network", record.network},
+                        {"host_services", record.host_services},
                         {"runner",
                          {{"pid", record.runner.pid},
                           {"start_ticks", record.runner.start_ticks},

@@ -30,6 +30,7 @@
 #include "host_runner/host/memory.hpp"
 #include "host_runner/host/pci_hole.hpp"
 #include "host_runner/host/ports.hpp"
+#include "host_runner/host/tap.hpp"
 #include "host_runner/host/tdx.hpp"
 #include "host_runner/host/vsock.hpp"
 #include "host_runner/hostapi/host_api.hpp"
@@ -43,9 +44,11 @@
 #include "host_runner/instance/plan.hpp"
 #include "host_runner/instance/registry.hpp"
 #include "host_runner/instance/supervisor.hpp"
+#include "host_runner/instance/vm_network.hpp"
 #include "host_runner/protocol/channel.hpp"
 #include "host_runner/qemu/capabilities.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
+#include "host_runner/usernet/passt.hpp"
 #include "qemu_account.hpp"
 #include "state_folder.hpp"
 
@@ -113,6 +116,27 @@ Result<HostFacts> look_at_host(const spec::VmSpec& spec, const image::Image& ima
     return facts;
 }
 
+/// Only what the choice depends on is looked for.
+Result<usernet::Programs> look_at_network_programs(const spec::VmSpec& spec,
+                                                   const image::Image& image,
+                                                   const GuestFiles& files,
+                                                   ProcessLauncher& launcher,
+                                                   const std::string& cache_directory) {
+    usernet::Programs programs;
+    HR_TRY(const bool egress, wants_egress(spec, image, files));
+    const auto asked = spec.network.user;
+    if (spec.network.mode != spec::NetworkMode::user || asked == spec::UserNetwork::qemu)
+        return programs;
+    programs.user_network = usernet::find_user_network();
+    if (asked == spec::UserNetwork::passt ||
+        (asked == spec::UserNetwork::automatic && egress && spec.host_services.empty())) {
+        auto passt = usernet::find_passt(launcher, cache_directory);
+        programs.passt = std::move(passt.path);
+        programs.passt_problem = std::move(passt.problem);
+    }
+    return programs;
+}
+
 bool wants_gpus(const spec::VmSpec& spec) {
     return spec.all_gpus || !spec.gpus.empty();
 }
@@ -167,6 +191,8 @@ Result<Survey> survey(const spec::VmSpec& spec, ProcessLauncher& launcher,
     HR_TRY(result.image, image::load_image(spec.image_path));
     HR_TRY(result.files, make_guest_files(spec, result.image));
     HR_TRY(result.host, look_at_host(spec, result.image));
+    HR_TRY(result.host.network_programs,
+           look_at_network_programs(spec, result.image, result.files, launcher, cache_directory));
     HR_CHECK(image::require_verified(result.image, cache_directory));
     HR_TRY(result.capabilities,
            qemu::probe_capabilities(launcher, spec.qemu_path, cache_directory));
@@ -373,6 +399,8 @@ private:
         if (disk_warning)
             emit(RunEvent::Kind::warning, *disk_warning);
         emit(RunEvent::Kind::notice, survey_.host.accelerator_reason);
+        if (!plan_.network.notice.empty())
+            emit(RunEvent::Kind::notice, plan_.network.notice);
         if (const auto& placement = plan_.placement; !placement.host_nodes.empty())
             emit(RunEvent::Kind::notice, describe(placement));
         for (const auto& notice : survey_.files.notices)
@@ -474,6 +502,10 @@ private:
         record_.numa_nodes = plan_.placement.host_nodes;
         record_.hugepage_bytes = plan_.placement.page_bytes;
         record_.hugepage_directory = launch.hugepage_path;
+        record_.network = usernet::to_string(plan_.network.backend);
+        if (!launch.network.bridge.empty())
+            record_.network += "=" + launch.network.bridge;
+        record_.host_services = spec_.host_services;
         if (const auto self = identify_process(::getpid()))
             record_.runner = *self;
     }
@@ -505,6 +537,10 @@ private:
         make_cgroup();
         HR_CHECK(make_supervisor(std::move(logs)));
         HR_CHECK(serve_host_api());
+        network_.emplace(*loop_, launcher_, taps_, [this](std::string line) {
+            emit(RunEvent::Kind::warning, std::move(line));
+        });
+        HR_CHECK(begin_network());
         HR_CHECK(make_hugepage_directory());
         HR_CHECK(write_guest_files());
         HR_CHECK(prepare_disk());
@@ -555,6 +591,27 @@ private:
             return log::debug("{}", moved.error().message);
         record_.cgroup = name;
         report(write_record());
+    }
+
+    /// Goes on by itself while the guest's files are made.
+    Result<void> begin_network() {
+        auto services = spec_.host_services;
+        if (host_api_->loopback_port() != 0)
+            services.push_back(host_api_->loopback_port());
+        return network_->begin(plan_.launch, plan_.network.backend, survey_.host.network_programs,
+                               services);
+    }
+
+    /// The descriptor for QEMU. A port that was lost meanwhile is replaced where any would do.
+    Result<UniqueFd> finish_network() {
+        constexpr unsigned max_tries = 3;
+        for (unsigned tries = 1;; ++tries) {
+            auto fd = network_->finish();
+            if (fd || fd.error().code != ErrorCode::already_exists || tries == max_tries ||
+                !take_other_ports())
+                return fd;
+            HR_CHECK(begin_network());
+        }
     }
 
     [[nodiscard]] Result<void> make_hugepage_directory() const {
@@ -723,6 +780,7 @@ private:
             HR_CHECK(take_other_ports());
             [[fallthrough]]; // what the first QEMU had is closed
         case LaunchCause::restart:
+            HR_CHECK(begin_network());
             if (cause == LaunchCause::restart) {
                 ++record_.restarts;
                 HR_CHECK(require_space(needed_free_bytes));
@@ -737,6 +795,9 @@ private:
         Launch launch;
         if (account_)
             HR_CHECK(hand_over(launch));
+        HR_TRY(auto network_fd, finish_network());
+        if (network_fd)
+            launch.pass_fds.emplace(qemu_network_fd, std::move(network_fd));
         HR_TRY(launch.argv, qemu::build_argv(plan_.launch, survey_.capabilities));
         if (vsock_fd_)
             launch.pass_fds.emplace(qemu_vsock_fd, std::move(vsock_fd_));
@@ -793,6 +854,7 @@ private:
     /// QEMU first, then what serves it, then the devices that only QEMU had open.
     void release() {
         supervisor_.reset();
+        network_.reset();
         control_.reset();
         host_api_.reset();
         vsock_fd_.reset();
@@ -882,6 +944,8 @@ private:
     Record record_;
     std::vector<spec::PortMapping> asked_ports_; ///< Host port 0: any.
     UniqueFd vsock_fd_;                          ///< Claimed for the next start.
+    host::KernelTaps taps_;
+    std::optional<VmNetwork> network_;
     std::optional<EventsLog> events_;
     bool warned_events_ = false;
     std::optional<Supervisor> supervisor_;

@@ -61,18 +61,17 @@ Result<void> check_tdx(const LaunchPlan& plan, const Capabilities& capabilities)
 
 Result<void> check_network(const LaunchPlan& plan) {
     const bool user = plan.network.mode == spec::NetworkMode::user;
-    if (plan.network.mode == spec::NetworkMode::bridge)
-        return fail(
-            ErrorCode::unsupported,
-            fmt::format("A network through bridge {} is not supported yet", plan.network.bridge),
-            "use --net user or --net none");
+    if (plan.network.mode == spec::NetworkMode::bridge && plan.network_fd < 0)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("The plan has no tap of bridge {}", plan.network.bridge));
     if (!user && !plan.ports.empty())
         return fail(ErrorCode::invalid_argument,
                     fmt::format("Port {} cannot be forwarded with --net {}",
                                 spec::format_port_mapping(plan.ports.front()),
                                 spec::to_string(plan.network.mode)),
                     "use --net user, or leave the ports out");
-    if (plan.channel == ChannelMode::tcp && !(user && plan.egress))
+    // QEMU's own network without egress shows the guest no port of the host.
+    if (plan.channel == ChannelMode::tcp && !(user && (plan.egress || plan.network_fd >= 0)))
         return fail(ErrorCode::invalid_argument,
                     "A guest without vsock reaches its runner only over --net user with egress on",
                     "load the module (modprobe vhost_vsock), or use --net user --egress on");
@@ -295,8 +294,16 @@ private:
     }
 
     void network() {
-        if (plan_.network.mode != spec::NetworkMode::user)
+        if (plan_.network.mode == spec::NetworkMode::none)
             return;
+        add_json("-netdev", plan_.network_fd < 0 ? user_network() : network_of_descriptor());
+        Json card = {{"driver", "virtio-net-pci"}, {"netdev", "net0"}};
+        if (!plan_.mac.empty())
+            card["mac"] = plan_.mac;
+        add_json("-device", card);
+    }
+
+    [[nodiscard]] Json user_network() const {
         Json netdev = {{"type", "user"},
                        {"id", "net0"},
                        {"net", "10.0.2.0/24"},
@@ -306,11 +313,18 @@ private:
             netdev["hostfwd"].push_back(
                 {{"str", fmt::format("{}:{}:{}-:{}", spec::to_string(port.protocol),
                                      port.host_address, port.host_port, port.guest_port)}});
-        add_json("-netdev", netdev);
-        Json card = {{"driver", "virtio-net-pci"}, {"netdev", "net0"}};
-        if (!plan_.mac.empty())
-            card["mac"] = plan_.mac;
-        add_json("-device", card);
+        return netdev;
+    }
+
+    /// Of a stream of frames each read and write may carry many; datagrams would be one each.
+    [[nodiscard]] Json network_of_descriptor() const {
+        const auto number = std::to_string(plan_.network_fd);
+        if (plan_.network.mode == spec::NetworkMode::bridge)
+            return {{"type", "tap"}, {"id", "net0"}, {"fd", number}};
+        return {{"type", "stream"},
+                {"id", "net0"},
+                {"server", false},
+                {"addr", {{"type", "fd"}, {"str", number}}}};
     }
 
     void machine() {

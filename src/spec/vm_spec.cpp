@@ -67,8 +67,32 @@ Result<void> check_ports(const VmSpec& spec) {
     return {};
 }
 
+Result<void> check_host_services(const VmSpec& spec) {
+    if (spec.host_services.empty() || spec.network.mode == NetworkMode::none)
+        return {};
+    if (spec.network.mode == NetworkMode::bridge)
+        return conflict(fmt::format("--host-service is of the user network, and --net bridge={} "
+                                    "has none",
+                                    spec.network.bridge),
+                        "let the service listen on an address of the bridge, or use --net user");
+    if (spec.network.user == UserNetwork::qemu || spec.network.user == UserNetwork::passt)
+        return conflict(fmt::format("--host-service cannot be had with --net user={}",
+                                    to_string(spec.network.user)),
+                        "use --net user");
+    return {};
+}
+
 Result<void> check_network(const VmSpec& spec) {
     HR_CHECK(check_ports(spec));
+    HR_CHECK(check_host_services(spec));
+    if (spec.network.mode == NetworkMode::bridge && spec.egress && !*spec.egress)
+        return conflict(fmt::format("--egress off cannot be had with --net bridge={}: what the "
+                                    "guest reaches is up to the bridge",
+                                    spec.network.bridge),
+                        "use --net user, or leave --egress out");
+    if (spec.network.user == UserNetwork::passt && spec.egress && !*spec.egress)
+        return conflict("--egress off cannot be had with --net user=passt",
+                        "use --net user, or leave --egress out");
     if (spec.network.mode != NetworkMode::none)
         return {};
     if (spec.egress.value_or(false))
@@ -142,12 +166,6 @@ Result<void> refuse_what_comes_later(const VmSpec& spec) {
                     fmt::format("{} is not in this version yet: {}", option, what),
                     "leave it out for now");
     };
-    if (!spec.host_services.empty())
-        return later(fmt::format("--host-service tcp:{}", spec.host_services.front()),
-                     "it arrives with the relay to services of the host");
-    if (spec.network.mode == NetworkMode::bridge)
-        return later(fmt::format("--net bridge={}", spec.network.bridge),
-                     "it arrives with network devices that need rights on the host");
     if (spec.key_provider.kind == KeyProviderKind::relay ||
         spec.key_provider.kind == KeyProviderKind::kms)
         return later(fmt::format("--key-provider {}", format_key_provider(spec.key_provider)),
@@ -181,6 +199,20 @@ std::string_view to_string(NetworkMode mode) noexcept {
         return "none";
     case NetworkMode::bridge:
         return "bridge";
+    }
+    return "?";
+}
+
+std::string_view to_string(UserNetwork network) noexcept {
+    switch (network) {
+    case UserNetwork::automatic:
+        return "auto";
+    case UserNetwork::qemu:
+        return "qemu";
+    case UserNetwork::slirp:
+        return "slirp";
+    case UserNetwork::passt:
+        return "passt";
     }
     return "?";
 }
@@ -280,10 +312,15 @@ Result<Network> parse_network(std::string_view text) {
         return Network{};
     if (text == "none")
         return Network{NetworkMode::none, {}};
+    for (const auto network : {UserNetwork::slirp, UserNetwork::passt, UserNetwork::qemu})
+        if (after(text, "user=") == to_string(network))
+            return Network{NetworkMode::user, {}, network};
     const auto bridge = after(text, "bridge=");
     if (!bridge || bridge->empty() || bridge->size() > max_interface_name || !is_graphic(*bridge) ||
         bridge->find_first_of("/,") != std::string_view::npos)
-        return bad_value(text, "a network", "use user, none or bridge=NAME, e.g. bridge=br0");
+        return bad_value(text, "a network",
+                         "use user, user=slirp, user=passt, user=qemu, none or bridge=NAME, e.g. "
+                         "bridge=br0");
     return Network{NetworkMode::bridge, std::string(*bridge)};
 }
 

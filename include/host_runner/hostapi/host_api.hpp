@@ -67,6 +67,8 @@ public:
     /// What the guest's `host_api_url` must say, e.g. "vsock://2:10003/api" or
     /// "http://10.0.2.2:40123/5f..e1/api"; empty for virtio-serial.
     [[nodiscard]] const std::string& url() const noexcept;
+    /// The port of 127.0.0.1 that serve_loopback() listens on; else 0.
+    [[nodiscard]] std::uint16_t loopback_port() const noexcept;
 
 private:
     struct Impl;

@@ -29,6 +29,7 @@
 #include "host_runner/instance/registry.hpp"
 #include "host_runner/qemu/capabilities.hpp"
 #include "host_runner/spec/vm_spec.hpp"
+#include "host_runner/usernet/passt.hpp"
 
 namespace host_runner::instance {
 
@@ -59,6 +60,9 @@ struct Needs {
     bool numa = false;
     bool hugepages = false;
     bool egress = false;
+    spec::UserNetwork user_network = spec::UserNetwork::automatic;
+    bool host_services = false;
+    std::string bridge;                  ///< Empty: none.
     std::optional<spec::QgsAddress> qgs; ///< nullopt: where it usually is.
     std::string qemu_program = "qemu-system-x86_64";
     std::string user = {};                     ///< As --user; empty: chosen by who starts it.
@@ -83,7 +87,9 @@ struct HostEdges {
     std::function<Result<UniqueFd>(const std::string& host, std::uint16_t port)> connect_tcp;
     std::function<Result<UniqueFd>(std::uint32_t cid, std::uint32_t port)> connect_vsock;
     std::function<Result<qemu::Capabilities>(const std::string& program)> probe_qemu;
-    std::function<Result<std::string>(const std::string& name)> find_program;
+    std::function<std::string()> find_user_network; ///< As usernet::find_user_network.
+    std::function<usernet::Passt()> find_passt;
+    std::function<Result<void>(const std::string& bridge)> check_bridge;
     bool is_root = false; ///< This process is root's.
     /// As whom QEMU runs; nullopt: as this process.
     std::function<Result<std::optional<host::Account>>(const Needs&)> qemu_account;

@@ -21,6 +21,7 @@
 #include "host_runner/instance/placement.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
 #include "host_runner/spec/vm_spec.hpp"
+#include "host_runner/usernet/choice.hpp"
 
 namespace host_runner::instance {
 
@@ -33,6 +34,7 @@ struct HostFacts {
     host::Memory memory;
     HostNuma numa = {};
     host::GpuSelection gpus = {};
+    usernet::Programs network_programs = {};
     /// Of the VM's processor; nullopt: not known.
     std::optional<unsigned> physical_address_bits = {};
 };
@@ -50,11 +52,14 @@ struct Plan {
     /// All but the settled host ports (still as asked for, 0 = any) and the vsock CID.
     qemu::LaunchPlan launch;
     Placement placement;
+    usernet::Choice network;
     std::vector<std::string> warnings;
 };
 
 /// The descriptor number under which QEMU finds /dev/vhost-vsock.
 inline constexpr int qemu_vsock_fd = 3;
+/// ... and what carries the network's frames.
+inline constexpr int qemu_network_fd = 4;
 
 /// @errors unsupported: the image lacks what the request needs (firmware), or the host does
 ///         (a channel to a dstack guest); resource_exhausted: a TD's memory, which cannot be

@@ -65,6 +65,8 @@ struct Record {
     std::vector<std::uint32_t> numa_nodes; ///< Of the host, that the VM was placed on; empty: any.
     std::uint64_t hugepage_bytes = 0;      ///< Size of its pages; 0: ordinary ones.
     std::string hugepage_directory;        ///< Of its own in a hugetlbfs; empty: none.
+    std::string network; ///< usernet::to_string(Backend), "bridge=NAME"; empty: not known.
+    std::vector<std::uint16_t> host_services; ///< Ports of the host's loopback that it reaches.
     ProcessIdentity runner;
     std::uint32_t restarts = 0;
     std::optional<End> end;

@@ -85,6 +85,9 @@ struct LaunchPlan {
     /// command line printed for a shell must.
     int vsock_fd = -1;
     spec::Network network;
+    /// The number in QEMU of what carries the network's frames: a tap of the bridge, or a socket to
+    /// another program that makes the user network. -1: QEMU makes the user network itself.
+    int network_fd = -1;
     bool egress = false;
     /// Host ports all settled before a start: of a 0 QEMU takes a port that only its monitor shows.
     std::vector<spec::PortMapping> ports;

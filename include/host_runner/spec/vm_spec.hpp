@@ -20,12 +20,20 @@ namespace host_runner::spec {
 enum class Tee { tdx, none };
 enum class AcceleratorChoice { automatic, kvm, tcg };
 enum class NetworkMode { user, none, bridge };
+/// Who makes the user network's packets into connections of the host.
+enum class UserNetwork {
+    automatic, ///< The one that lets the guest reach least.
+    qemu,      ///< QEMU's own libslirp.
+    slirp,     ///< libslirp in the program user_network, confined.
+    passt,
+};
 enum class KeyProviderKind { none, local, relay, kms };
 enum class WaitFor { started, ready };
 
 [[nodiscard]] std::string_view to_string(Tee tee) noexcept;
 [[nodiscard]] std::string_view to_string(AcceleratorChoice choice) noexcept;
 [[nodiscard]] std::string_view to_string(NetworkMode mode) noexcept;
+[[nodiscard]] std::string_view to_string(UserNetwork network) noexcept;
 [[nodiscard]] std::string_view to_string(KeyProviderKind kind) noexcept;
 
 /// Where QEMU reaches the quote generation service.
@@ -53,9 +61,10 @@ struct KeyProvider {
 struct Network {
     NetworkMode mode = NetworkMode::user;
     std::string bridge;
+    UserNetwork user = UserNetwork::automatic;
     bool operator==(const Network&) const = default;
 };
-/// "user", "none", "bridge=BR". @errors invalid_argument
+/// "user", "user=slirp", "user=passt", "user=qemu", "none", "bridge=BR". @errors invalid_argument
 [[nodiscard]] Result<Network> parse_network(std::string_view text);
 
 struct RestartRule {

@@ -38,9 +38,9 @@ _host_runner() {
                 '--key-provider[Who gives the VM its keys\: local, none, relay=HOST\:PORT or kms=URL\[,URL\]]:WHERE: ' \
                 '*--ports[Forwarded ports, as tcp|udp\:HOST_IP\:HOST_PORT\:GUEST_PORT. An empty HOST_IP is 127.0.0.1, HOST_PORT 0 a free port, which is printed]:LIST: ' \
                 '*-p[Forwarded ports, as tcp|udp\:HOST_IP\:HOST_PORT\:GUEST_PORT. An empty HOST_IP is 127.0.0.1, HOST_PORT 0 a free port, which is printed]:LIST: ' \
-                '--net[Network card\: user (behind QEMU, with port forwarding), none or bridge=NAME]:MODE: ' \
+                '--net[Network card\: user (behind the host, with port forwarding), none or bridge=NAME; user=slirp, user=passt and user=qemu choose who makes the user network]:MODE: ' \
                 '--egress[Whether the guest may open connections to the outside. Without it\: as the compose file says, else off; on for dstack'\''s images, which pull containers]:egress:(on off)' \
-                '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
+                '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT; it finds them at 10.0.2.2\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
                 '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \
@@ -165,9 +165,9 @@ _host_runner() {
                 '--key-provider[Who gives the VM its keys\: local, none, relay=HOST\:PORT or kms=URL\[,URL\]]:WHERE: ' \
                 '*--ports[Forwarded ports, as tcp|udp\:HOST_IP\:HOST_PORT\:GUEST_PORT. An empty HOST_IP is 127.0.0.1, HOST_PORT 0 a free port, which is printed]:LIST: ' \
                 '*-p[Forwarded ports, as tcp|udp\:HOST_IP\:HOST_PORT\:GUEST_PORT. An empty HOST_IP is 127.0.0.1, HOST_PORT 0 a free port, which is printed]:LIST: ' \
-                '--net[Network card\: user (behind QEMU, with port forwarding), none or bridge=NAME]:MODE: ' \
+                '--net[Network card\: user (behind the host, with port forwarding), none or bridge=NAME; user=slirp, user=passt and user=qemu choose who makes the user network]:MODE: ' \
                 '--egress[Whether the guest may open connections to the outside. Without it\: as the compose file says, else off; on for dstack'\''s images, which pull containers]:egress:(on off)' \
-                '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
+                '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT; it finds them at 10.0.2.2\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
                 '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \

@@ -66,6 +66,7 @@ public:
 
         needs.dstack_guest = needs.enclave_key_provider = true;
         needs.gpus = needs.numa = needs.hugepages = needs.egress = true;
+        needs.bridge = "br0";
         needs.firmware = host.root().path("/image/ovmf.fd");
         needs.memory_bytes = 4 * gib;
         needs.disk_bytes = mib;
@@ -94,10 +95,14 @@ public:
         edges.probe_qemu = [this](const std::string&) {
             return qemu;
         };
-        edges.find_program = [this](const std::string& name) -> Result<std::string> {
-            if (has_passt)
-                return "/usr/bin/" + name;
-            return fail(ErrorCode::not_found, "There is no program passt in PATH");
+        edges.find_user_network = [this] {
+            return user_network;
+        };
+        edges.find_passt = [this] {
+            return passt;
+        };
+        edges.check_bridge = [this](const std::string&) {
+            return bridge;
         };
         edges.qemu_account = [this](const Needs&) {
             return Result<std::optional<host::Account>>(account);
@@ -122,7 +127,9 @@ public:
     std::set<std::string> listening{"2:4050", "localhost:8081", "127.0.0.1:3443",
                                     "/run/libvirt/libvirt-sock"};
     Result<qemu::Capabilities> qemu;
-    bool has_passt = true;
+    std::string user_network = "/usr/lib/host-runner/user_network";
+    usernet::Passt passt{"/usr/bin/passt", {}};
+    Result<void> bridge;
     std::optional<host::Account> account;
     Needs needs;
     HostEdges edges;
@@ -170,152 +177,186 @@ TEST_P(DoctorFinds, what_is_missing_and_says_what_to_do) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    OneLack, DoctorFinds,
-    testing::Values(
-        Lack{"virtualisation", Verdict::fail, "neither vmx nor svm", "BIOS",
-             [](DoctorTest& test) {
-                 test.host.cpu_flags("tdx_host_platform");
-             }},
-        Lack{"kvm", Verdict::fail, "/dev/kvm does not exist", "modprobe",
-             [](DoctorTest& test) {
-                 test.host.remove("/dev/kvm");
-             }},
-        Lack{"tdx-processor", Verdict::fail, "tdx_host_platform is not", "BIOS",
-             [](DoctorTest& test) {
-                 test.host.cpu_flags("vmx");
-             }},
-        Lack{"tdx-parameter", Verdict::fail, "is not Y", "kvm_intel.tdx=1",
-             [](DoctorTest& test) {
-                 test.host.write("/sys/module/kvm_intel/parameters/tdx", "N\n");
-             }},
-        Lack{"tdx-vms", Verdict::fail, "offers no TDX VMs", "6.16",
-             [](DoctorTest& test) {
-                 test.vm_types = 1;
-             }},
-        Lack{"qemu", Verdict::fail, "no QEMU", "apt install",
-             [](DoctorTest& test) {
-                 test.qemu = fail(ErrorCode::not_found, "There is no QEMU", "apt install it");
-             }},
-        Lack{"qemu-user", Verdict::warn, "QEMU runs as root", "make the account host-runner",
-             [](DoctorTest& test) {
-                 test.edges.is_root = true;
-             }},
-        Lack{"qemu-tdx", Verdict::fail, "QEMU 10.1.0 has no tdx-guest", "10.1 or newer",
-             [](DoctorTest& test) {
-                 test.qemu->tdx_guest = false;
-             }},
-        Lack{"qemu-tdx", Verdict::warn, "has tdx-guest", "no quotes",
-             [](DoctorTest& test) {
-                 test.qemu->tdx_quote_socket = false;
-             }},
-        Lack{"firmware", Verdict::fail, "ovmf.fd", "TDX",
-             [](DoctorTest& test) {
-                 test.host.write("/image/ovmf.fd", "SeaBIOS");
-             }},
-        Lack{"quote-service", Verdict::warn, "vsock:2:4050 does not answer: Connection refused",
-             "start qgsd",
-             [](DoctorTest& test) {
-                 test.listening.erase("2:4050");
-             }},
-        Lack{"quote-service", Verdict::warn, "vsock:2:4050 does not answer",
-             "--qgs unix:/var/run/tdx-qgs/qgs.socket",
-             [](DoctorTest& test) {
-                 test.listening.erase("2:4050");
-                 test.host.write("/var/run/tdx-qgs/qgs.socket", "");
-             }},
-        Lack{"quote-service", Verdict::warn, "unix:/run/qgs does not answer", "qgsd",
-             [](DoctorTest& test) {
-                 test.needs.qgs = spec::QgsAddress{0, 0, "/run/qgs"};
-             }},
-        Lack{"collateral", Verdict::warn, "does not exist", "libsgx-dcap-default-qpl",
-             [](DoctorTest& test) {
-                 test.host.remove("/etc/sgx_default_qcnl.conf");
-             }},
-        Lack{"collateral", Verdict::warn, "https://localhost:8081/ does not answer", "PCCS",
-             [](DoctorTest& test) {
-                 test.listening.erase("localhost:8081");
-             }},
-        Lack{"key-provider", Verdict::warn, "127.0.0.1:3443", "--key-provider",
-             [](DoctorTest& test) {
-                 test.listening.erase("127.0.0.1:3443");
-             }},
-        Lack{"vhost-vsock", Verdict::warn, "no vsock", "modprobe vhost_vsock",
-             [](DoctorTest& test) {
-                 test.host.remove("/dev/vhost-vsock");
-             }},
-        Lack{"iommu", Verdict::fail, "No IOMMU", "intel_iommu=on",
-             [](DoctorTest& test) {
-                 test.host.remove("/sys/class/iommu");
-             }},
-        Lack{"iommufd", Verdict::fail, "/dev/iommu", "CONFIG_IOMMUFD",
-             [](DoctorTest& test) {
-                 test.host.remove("/dev/iommu");
-             }},
-        Lack{"vfio-pci", Verdict::fail, "vfio-pci", "modprobe vfio-pci",
-             [](DoctorTest& test) {
-                 test.host.remove("/sys/bus/pci/drivers");
-             }},
-        Lack{"numa", Verdict::fail, "no NUMA support", "CONFIG_NUMA",
-             [](DoctorTest& test) {
-                 test.host.remove("/sys/devices/system/node");
-                 test.needs.hugepages = false;
-             }},
-        Lack{"hugepages", Verdict::fail, "No hugepages are set aside", "vm.nr_hugepages",
-             [](DoctorTest& test) {
-                 test.host.remove("/sys/devices/system/node/node0/hugepages");
-             }},
-        Lack{"hugetlbfs", Verdict::fail, "No hugetlbfs", "mount -t hugetlbfs",
-             [](DoctorTest& test) {
-                 test.host.write("/proc/self/mounts", "");
-             }},
-        Lack{"hugetlbfs", Verdict::fail, "is no hugetlbfs", "mount -t hugetlbfs",
-             [](DoctorTest& test) {
-                 test.file_system = TMPFS_MAGIC;
-             }},
-        Lack{"memory", Verdict::fail, "A TD of 128G does not fit", "--memory",
-             [](DoctorTest& test) {
-                 test.needs.memory_bytes = 128 * gib;
-             }},
-        Lack{"memory", Verdict::warn, "48.0 GiB available of 64.0 GiB", "may be killed",
-             [](DoctorTest& test) {
-                 test.needs.memory_bytes = 60 * gib;
-             }},
-        Lack{"locked-memory", Verdict::fail, "may lock 8.0 MiB", "LimitMEMLOCK",
-             [](DoctorTest& test) {
-                 test.limits.locked_memory_bytes = 8 * mib;
-             }},
-        Lack{"open-files", Verdict::warn, "up to 256", "ulimit -n",
-             [](DoctorTest& test) {
-                 test.limits.open_files = 256;
-             }},
-        Lack{"disk", Verdict::warn, "free in", "the data disk",
-             [](DoctorTest& test) {
-                 test.needs.disk_bytes = std::uint64_t{1} << 60U;
-             }},
-        Lack{"cgroup", Verdict::warn, "no cgroup of version 2", "Delegate=memory pids",
-             [](DoctorTest& test) {
-                 test.host.write("/proc/self/cgroup", "3:memory:/\n");
-                 test.host.remove("/run/systemd");
-             }},
-        Lack{"cgroup", Verdict::warn, "no controller pids", "cgroup v1",
-             [](DoctorTest& test) {
-                 test.host.write("/sys/fs/cgroup/unified/cgroup.controllers", "hugetlb memory\n");
-                 test.host.remove("/run/systemd");
-             }},
-        Lack{"libvirt", Verdict::not_needed, "No libvirt daemon answers", "apt install",
-             [](DoctorTest& test) {
-                 test.listening.erase("/run/libvirt/libvirt-sock");
-             }},
-        Lack{"passt", Verdict::warn, "no program passt", "apt install passt",
-             [](DoctorTest& test) {
-                 test.has_passt = false;
-             }}),
-    [](const auto& lack) {
-        std::string name = lack.param.requirement + std::to_string(lack.index);
-        std::erase(name, '-');
-        return name;
-    });
+INSTANTIATE_TEST_SUITE_P(OneLack, DoctorFinds,
+                         testing::Values(
+                             Lack{"virtualisation", Verdict::fail, "neither vmx nor svm", "BIOS",
+                                  [](DoctorTest& test) {
+                                      test.host.cpu_flags("tdx_host_platform");
+                                  }},
+                             Lack{"kvm", Verdict::fail, "/dev/kvm does not exist", "modprobe",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/dev/kvm");
+                                  }},
+                             Lack{"tdx-processor", Verdict::fail, "tdx_host_platform is not",
+                                  "BIOS",
+                                  [](DoctorTest& test) {
+                                      test.host.cpu_flags("vmx");
+                                  }},
+                             Lack{"tdx-parameter", Verdict::fail, "is not Y", "kvm_intel.tdx=1",
+                                  [](DoctorTest& test) {
+                                      test.host.write("/sys/module/kvm_intel/parameters/tdx",
+                                                      "N\n");
+                                  }},
+                             Lack{"tdx-vms", Verdict::fail, "offers no TDX VMs", "6.16",
+                                  [](DoctorTest& test) {
+                                      test.vm_types = 1;
+                                  }},
+                             Lack{"qemu", Verdict::fail, "no QEMU", "apt install",
+                                  [](DoctorTest& test) {
+                                      test.qemu = fail(ErrorCode::not_found, "There is no QEMU",
+                                                       "apt install it");
+                                  }},
+                             Lack{"qemu-user", Verdict::warn, "QEMU runs as root",
+                                  "make the account host-runner",
+                                  [](DoctorTest& test) {
+                                      test.edges.is_root = true;
+                                  }},
+                             Lack{"qemu-tdx", Verdict::fail, "QEMU 10.1.0 has no tdx-guest",
+                                  "10.1 or newer",
+                                  [](DoctorTest& test) {
+                                      test.qemu->tdx_guest = false;
+                                  }},
+                             Lack{"qemu-tdx", Verdict::warn, "has tdx-guest", "no quotes",
+                                  [](DoctorTest& test) {
+                                      test.qemu->tdx_quote_socket = false;
+                                  }},
+                             Lack{"firmware", Verdict::fail, "ovmf.fd", "TDX",
+                                  [](DoctorTest& test) {
+                                      test.host.write("/image/ovmf.fd", "SeaBIOS");
+                                  }},
+                             Lack{"quote-service", Verdict::warn,
+                                  "vsock:2:4050 does not answer: Connection refused", "start qgsd",
+                                  [](DoctorTest& test) {
+                                      test.listening.erase("2:4050");
+                                  }},
+                             Lack{"quote-service", Verdict::warn, "vsock:2:4050 does not answer",
+                                  "--qgs unix:/var/run/tdx-qgs/qgs.socket",
+                                  [](DoctorTest& test) {
+                                      test.listening.erase("2:4050");
+                                      test.host.write("/var/run/tdx-qgs/qgs.socket", "");
+                                  }},
+                             Lack{"quote-service", Verdict::warn, "unix:/run/qgs does not answer",
+                                  "qgsd",
+                                  [](DoctorTest& test) {
+                                      test.needs.qgs = spec::QgsAddress{0, 0, "/run/qgs"};
+                                  }},
+                             Lack{"collateral", Verdict::warn, "does not exist",
+                                  "libsgx-dcap-default-qpl",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/etc/sgx_default_qcnl.conf");
+                                  }},
+                             Lack{"collateral", Verdict::warn,
+                                  "https://localhost:8081/ does not answer", "PCCS",
+                                  [](DoctorTest& test) {
+                                      test.listening.erase("localhost:8081");
+                                  }},
+                             Lack{"key-provider", Verdict::warn, "127.0.0.1:3443", "--key-provider",
+                                  [](DoctorTest& test) {
+                                      test.listening.erase("127.0.0.1:3443");
+                                  }},
+                             Lack{"vhost-vsock", Verdict::warn, "no vsock", "modprobe vhost_vsock",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/dev/vhost-vsock");
+                                  }},
+                             Lack{"iommu", Verdict::fail, "No IOMMU", "intel_iommu=on",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/sys/class/iommu");
+                                  }},
+                             Lack{"iommufd", Verdict::fail, "/dev/iommu", "CONFIG_IOMMUFD",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/dev/iommu");
+                                  }},
+                             Lack{"vfio-pci", Verdict::fail, "vfio-pci", "modprobe vfio-pci",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/sys/bus/pci/drivers");
+                                  }},
+                             Lack{"numa", Verdict::fail, "no NUMA support", "CONFIG_NUMA",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/sys/devices/system/node");
+                                      test.needs.hugepages = false;
+                                  }},
+                             Lack{"hugepages", Verdict::fail, "No hugepages are set aside",
+                                  "vm.nr_hugepages",
+                                  [](DoctorTest& test) {
+                                      test.host.remove("/sys/devices/system/node/node0/hugepages");
+                                  }},
+                             Lack{"hugetlbfs", Verdict::fail, "No hugetlbfs", "mount -t hugetlbfs",
+                                  [](DoctorTest& test) {
+                                      test.host.write("/proc/self/mounts", "");
+                                  }},
+                             Lack{"hugetlbfs", Verdict::fail, "is no hugetlbfs",
+                                  "mount -t hugetlbfs",
+                                  [](DoctorTest& test) {
+                                      test.file_system = TMPFS_MAGIC;
+                                  }},
+                             Lack{"memory", Verdict::fail, "A TD of 128G does not fit", "--memory",
+                                  [](DoctorTest& test) {
+                                      test.needs.memory_bytes = 128 * gib;
+                                  }},
+                             Lack{"memory", Verdict::warn, "48.0 GiB available of 64.0 GiB",
+                                  "may be killed",
+                                  [](DoctorTest& test) {
+                                      test.needs.memory_bytes = 60 * gib;
+                                  }},
+                             Lack{"locked-memory", Verdict::fail, "may lock 8.0 MiB",
+                                  "LimitMEMLOCK",
+                                  [](DoctorTest& test) {
+                                      test.limits.locked_memory_bytes = 8 * mib;
+                                  }},
+                             Lack{"open-files", Verdict::warn, "up to 256", "ulimit -n",
+                                  [](DoctorTest& test) {
+                                      test.limits.open_files = 256;
+                                  }},
+                             Lack{"disk", Verdict::warn, "free in", "the data disk",
+                                  [](DoctorTest& test) {
+                                      test.needs.disk_bytes = std::uint64_t{1} << 60U;
+                                  }},
+                             Lack{"cgroup", Verdict::warn, "no cgroup of version 2",
+                                  "Delegate=memory pids",
+                                  [](DoctorTest& test) {
+                                      test.host.write("/proc/self/cgroup", "3:memory:/\n");
+                                      test.host.remove("/run/systemd");
+                                  }},
+                             Lack{"cgroup", Verdict::warn, "no controller pids", "cgroup v1",
+                                  [](DoctorTest& test) {
+                                      test.host.write("/sys/fs/cgroup/unified/cgroup.controllers",
+                                                      "hugetlb memory\n");
+                                      test.host.remove("/run/systemd");
+                                  }},
+                             Lack{"libvirt", Verdict::not_needed, "No libvirt daemon answers",
+                                  "apt install",
+                                  [](DoctorTest& test) {
+                                      test.listening.erase("/run/libvirt/libvirt-sock");
+                                  }},
+                             Lack{"user-network", Verdict::warn, "user_network", "libslirp0",
+                                  [](DoctorTest& test) {
+                                      test.user_network.clear();
+                                  }},
+                             Lack{"user-network", Verdict::fail, "user_network", "libslirp0",
+                                  [](DoctorTest& test) {
+                                      test.needs.host_services = true;
+                                      test.user_network.clear();
+                                  }},
+                             Lack{"passt", Verdict::not_needed, "no program passt",
+                                  "apt install passt",
+                                  [](DoctorTest& test) {
+                                      test.passt.path.clear();
+                                  }},
+                             Lack{"passt", Verdict::fail, "passt is not used: too old", "newer",
+                                  [](DoctorTest& test) {
+                                      test.needs.user_network = spec::UserNetwork::passt;
+                                      test.passt.problem = "too old";
+                                  }},
+                             Lack{"bridge", Verdict::fail, "no bridge br0", "ip link",
+                                  [](DoctorTest& test) {
+                                      test.bridge = fail(ErrorCode::not_found,
+                                                         "There is no bridge br0", "ip link");
+                                  }}),
+                         [](const auto& lack) {
+                             std::string name = lack.param.requirement + std::to_string(lack.index);
+                             std::erase(name, '-');
+                             return name;
+                         });
 
 TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
     needs = Needs{};
@@ -328,7 +369,8 @@ TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
     qemu->tdx_guest = false;
     vm_types = 1;
     listening.clear();
-    has_passt = false;
+    user_network.clear();
+    passt = {};
     EXPECT_TRUE(require(needs, edges));
     const auto findings = examine(needs, edges);
     EXPECT_FALSE(has_failed(findings));

@@ -227,6 +227,29 @@ TEST_F(PlanTest, opens_egress_where_the_compose_file_asks) {
     EXPECT_THAT(result.warnings, Contains(HasSubstr("loopback")));
 }
 
+TEST_F(PlanTest, shows_an_open_guest_nothing_of_the_host) {
+    with_egress();
+    host.network_programs.user_network = "/usr/lib/host-runner/user_network";
+    const auto result = good_plan();
+    EXPECT_EQ(result.network.backend, usernet::Backend::slirp);
+    EXPECT_EQ(result.launch.network_fd, qemu_network_fd);
+    EXPECT_THAT(result.warnings, testing::Not(Contains(HasSubstr("loopback"))));
+}
+
+TEST_F(PlanTest, leads_to_the_runner_alone_where_there_is_no_vsock) {
+    dstack({0, 5, 5}, image::Layout::b);
+    host.has_vhost_vsock = false;
+    host.network_programs = {"/usr/lib/host-runner/user_network", "/usr/bin/passt", ""};
+    EXPECT_EQ(good_plan().network.backend, usernet::Backend::slirp);
+}
+
+TEST_F(PlanTest, takes_a_tap_for_a_bridge) {
+    spec.network = {spec::NetworkMode::bridge, "br0"};
+    const auto result = good_plan();
+    EXPECT_EQ(result.network.backend, usernet::Backend::bridge);
+    EXPECT_EQ(result.launch.network_fd, qemu_network_fd);
+}
+
 TEST_F(PlanTest, lets_the_option_overrule_the_compose_file_on_egress) {
     with_egress();
     spec.egress = false;

@@ -20,6 +20,8 @@ Record full_record() {
     record.ports = {{spec::Protocol::tcp, "127.0.0.1", 8080, 80},
                     {spec::Protocol::udp, "0.0.0.0", 53, 53}};
     record.vsock_cid = 1000;
+    record.network = "slirp";
+    record.host_services = {5432, 8080};
     record.compose_path = "hello.yaml";
     record.compose_hash = "aa";
     record.kernel_command_line = "console=ttyS0 quiet";
@@ -44,6 +46,8 @@ TEST(Record, decodes_to_what_was_encoded) {
     EXPECT_EQ(encode_record(*record), bytes);
     EXPECT_EQ(record->ports, full_record().ports);
     EXPECT_EQ(record->argv, full_record().argv);
+    EXPECT_EQ(record->network, "slirp");
+    EXPECT_EQ(record->host_services, full_record().host_services);
     EXPECT_EQ(record->runner.start_ticks, 12345U);
     ASSERT_TRUE(record->end);
     EXPECT_EQ(record->end->reason, EndReason::qemu_died);

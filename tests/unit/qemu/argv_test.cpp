@@ -123,12 +123,33 @@ TEST(Argv, a_port_without_a_user_network_is_an_error) {
     EXPECT_THAT(error.message, HasSubstr("tcp:127.0.0.1:8080:8080"));
 }
 
-TEST(Argv, a_bridge_is_refused) {
+TEST(Argv, a_bridge_needs_its_tap) {
     auto input = working();
     input.plan.network = {spec::NetworkMode::bridge, "br0"};
+    input.plan.ports.clear();
     const auto error = error_of(input);
-    EXPECT_EQ(error.code, ErrorCode::unsupported);
+    EXPECT_EQ(error.code, ErrorCode::invalid_argument);
     EXPECT_THAT(error.message, HasSubstr("br0"));
+    input.plan.network_fd = 4;
+    EXPECT_THAT(values(argv_of(input), "-netdev"),
+                ElementsAre(R"({"type":"tap","id":"net0","fd":"4"})"));
+}
+
+/// The layout is measured.
+TEST(Argv, who_makes_the_network_does_not_change_the_devices) {
+    auto input = working();
+    const auto devices = values(argv_of(input), "-device");
+    input.plan.network_fd = 4;
+    EXPECT_EQ(values(argv_of(input), "-device"), devices);
+}
+
+TEST(Argv, another_program_forwards_the_ports_of_its_network) {
+    auto input = working();
+    input.plan.network_fd = 4;
+    input.plan.ports = spec::parse_port_mappings("tcp:8080:80").value();
+    EXPECT_THAT(values(argv_of(input), "-netdev"),
+                ElementsAre(R"({"type":"stream","id":"net0","server":false,)"
+                            R"("addr":{"type":"fd","str":"4"}})"));
 }
 
 TEST(Argv, a_guest_behind_tcp_needs_egress) {
@@ -137,6 +158,8 @@ TEST(Argv, a_guest_behind_tcp_needs_egress) {
     EXPECT_TRUE(build_argv(input.plan, input.capabilities));
     input.plan.egress = false;
     EXPECT_EQ(error_of(input).code, ErrorCode::invalid_argument);
+    input.plan.network_fd = 4; // to a network that shows it the one port
+    EXPECT_TRUE(build_argv(input.plan, input.capabilities));
 }
 
 TEST(Argv, a_guest_behind_tcp_gets_no_channel_device) {

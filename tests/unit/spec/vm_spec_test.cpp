@@ -47,9 +47,15 @@ TEST(NetworkParser, takes_user_none_and_bridges) {
     EXPECT_EQ(parse_network("bridge=br0").value(), (Network{NetworkMode::bridge, "br0"}));
 }
 
+TEST(NetworkParser, takes_who_makes_the_user_network) {
+    EXPECT_EQ(parse_network("user=slirp").value().user, UserNetwork::slirp);
+    EXPECT_EQ(parse_network("user=passt").value().user, UserNetwork::passt);
+    EXPECT_EQ(parse_network("user=qemu").value().user, UserNetwork::qemu);
+}
+
 TEST(NetworkParser, refuses_other_text) {
-    for (const char* text : {"", "tap", "bridge", "bridge=", "bridge=a/b", "bridge=br0,br=x",
-                             "bridge=sixteen_letters_"})
+    for (const char* text : {"", "tap", "user=", "user=auto", "user=none", "bridge",
+                             "bridge=", "bridge=a/b", "bridge=br0,br=x", "bridge=sixteen_letters_"})
         EXPECT_FALSE(parse_network(text)) << text;
 }
 
@@ -175,16 +181,31 @@ TEST(CheckVmSpec, refuses_all_gpus_beside_one) {
     EXPECT_EQ(error.message, "--gpus all already includes 0000:b8:00.0");
 }
 
+TEST(CheckVmSpec, takes_services_of_the_host_with_a_user_network_only) {
+    VmSpec spec;
+    spec.host_services = {5432};
+    EXPECT_TRUE(check_vm_spec(spec));
+    for (const char* network : {"none", "bridge=br0", "user=passt", "user=qemu"}) {
+        const auto error = refused([&](VmSpec& s) {
+            s.host_services = {5432};
+            s.network = parse_network(network).value();
+        });
+        EXPECT_EQ(error.code, ErrorCode::invalid_argument) << network;
+        EXPECT_THAT(error.message, HasSubstr(network));
+    }
+}
+
+TEST(CheckVmSpec, refuses_to_close_what_it_cannot) {
+    for (const char* network : {"bridge=br0", "user=passt"})
+        EXPECT_THAT(refused([&](VmSpec& s) {
+                        s.egress = false;
+                        s.network = parse_network(network).value();
+                    }).message,
+                    HasSubstr(network));
+}
+
 TEST(CheckVmSpec, says_what_is_not_in_this_version_yet) {
     const std::vector<std::pair<std::string, std::function<void(VmSpec&)>>> cases{
-        {"--host-service tcp:5432",
-         [](VmSpec& s) {
-             s.host_services = {5432};
-         }},
-        {"--net bridge=br0",
-         [](VmSpec& s) {
-             s.network = parse_network("bridge=br0").value();
-         }},
         {"--key-provider relay=h:1",
          [](VmSpec& s) {
              s.key_provider = parse_key_provider("relay=h:1").value();
