@@ -171,6 +171,9 @@ public:
         facts.add("compose hash", record.compose_hash);
         facts.add("kernel command line", record.kernel_command_line);
         facts.add("QEMU", fmt::format("{} {}", record.qemu_path, record.qemu_version));
+        if (!record.backend_machine.empty())
+            facts.add("started by", fmt::format("{} at {}, domain {}", record.backend,
+                                                record.backend_address, record.backend_machine));
         facts.add("started in", record.working_directory);
         facts.add("folder", directory);
         facts.add("stdout log", record.stdout_log);

@@ -114,6 +114,7 @@ Result<spec::VmSpec> make_vm_spec(const config::Settings& settings, NeedsImage n
 
     spec.accelerator = accelerator(settings.text("accel"));
     HR_TRY(spec.qemu_path, settings.parsed("qemu", parse_not_empty));
+    HR_TRY(spec.backend, settings.parsed("backend", spec::parse_backend));
     const auto parse_gpus = [&](std::string_view text) -> Result<std::vector<spec::PciAddress>> {
         if (text != "all")
             return spec::parse_pci_addresses(text);

@@ -284,6 +284,10 @@ Result<Observation> look_at_disk(const Needs& needs, const HostEdges& /*edges*/)
 // --- other programs ----------------------------------------------------------------------------
 
 Result<Observation> look_at_libvirt(const Needs& /*needs*/, const HostEdges& edges) {
+    if (edges.ask_libvirt) {
+        HR_TRY(auto answer, edges.ask_libvirt());
+        return Observation{std::move(answer)};
+    }
     std::string why;
     for (const auto path : libvirt_sockets) {
         if (const auto connection = edges.connect_unix(edges.root.path(path)))
@@ -337,7 +341,8 @@ constexpr auto requirements = std::to_array<Requirement>({
     {"locked-memory", vms_with_gpus, need_of_gpus, look_at_locked_memory},
     {"open-files", "", always, look_at_open_files},
     {"disk", "", always, look_at_disk},
-    {"libvirt", "--backend libvirt", [](const Needs&) { return Need::none; }, look_at_libvirt},
+    {"libvirt", "--backend libvirt", [](const Needs& needs) { return required_if(needs.libvirt); },
+     look_at_libvirt},
     {"passt", "--egress on without showing the guest this host's loopback",
      [](const Needs& needs) { return useful_if(needs.egress); }, look_at_passt},
 });
@@ -434,6 +439,7 @@ Needs needs_of(const spec::VmSpec& spec, const image::Image* image, bool egress,
     needs.numa = spec.pin_numa;
     needs.hugepages = spec.hugepages;
     needs.egress = egress;
+    needs.libvirt = spec.backend.libvirt;
     needs.qgs = spec.qgs;
     needs.qemu_program = spec.qemu_path;
     if (image != nullptr) {

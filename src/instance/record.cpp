@@ -101,6 +101,10 @@ Result<Record> decode(const json& object) {
     read_field(object, "qemu_path", record.qemu_path);
     read_field(object, "qemu_version", record.qemu_version);
     read_field(object, "argv", record.argv);
+    read_field(object, "backend", record.backend);
+    read_field(object, "backend_address", record.backend_address);
+    read_field(object, "backend_machine", record.backend_machine);
+    read_field(object, "description", record.description);
     read_field(object, "working_directory", record.working_directory);
     read_field(object, "stdout_log", record.stdout_log);
     read_field(object, "stderr_log", record.stderr_log);
@@ -166,6 +170,10 @@ std::string encode_record(const Record& record) {
                         {"qemu_path", record.qemu_path},
                         {"qemu_version", record.qemu_version},
                         {"argv", record.argv},
+                        {"backend", record.backend},
+                        {"backend_address", record.backend_address},
+                        {"backend_machine", record.backend_machine},
+                        {"description", record.description},
                         {"working_directory", record.working_directory},
                         {"stdout_log", record.stdout_log},
                         {"stderr_log", record.stderr_log},

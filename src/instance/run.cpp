@@ -284,14 +284,17 @@ namespace {
 class Run {
 public:
     Run(const spec::VmSpec& spec, const RunObserver& observer, const DeviceEdge& devices,
-        Registry registry)
-        : spec_(spec), observer_(observer), device_root_(devices.root),
+        Backend* backend, Registry registry)
+        : spec_(spec), observer_(observer), device_root_(devices.root), backend_(backend),
           kernel_(devices.kernel != nullptr ? *devices.kernel : real_kernel_),
           registry_(std::move(registry)) {}
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 
     Result<RunOutcome> execute() {
+        if (backend_ != nullptr) {
+            HR_TRY(backend_words_, backend_->connect(spec_.tee));
+        }
         if (spec_.tee == spec::Tee::tdx)
             HR_CHECK(host::check_tdx());
         HR_CHECK(require_space(needed_free_bytes));
@@ -300,6 +303,8 @@ public:
         // With a stand-in for the id: what fails does so before anything is taken.
         HR_CHECK(make_plan(std::string(placeholder_id)));
         HR_CHECK(qemu::build_argv(plan_.launch, survey_.capabilities));
+        if (backend_ != nullptr)
+            HR_CHECK(backend_->describe(plan_.launch, plan_.placement, survey_.capabilities));
         HR_CHECK(require_host());
         HR_CHECK(require_space(needed_free_bytes + delivered_bytes(survey_.files)));
         HR_CHECK(say_what_is_known());
@@ -332,6 +337,10 @@ private:
         edges.probe_qemu = [this](const std::string& /*program*/) -> Result<qemu::Capabilities> {
             return survey_.capabilities;
         };
+        if (backend_ != nullptr)
+            edges.ask_libvirt = [this]() -> Result<std::string> {
+                return backend_words_;
+            };
         return require(
             needs_of(spec_, &survey_.image, plan_.launch.egress, registry_.instances_directory()),
             edges);
@@ -355,6 +364,8 @@ private:
         if (disk_warning)
             emit(RunEvent::Kind::warning, *disk_warning);
         emit(RunEvent::Kind::notice, survey_.host.accelerator_reason);
+        if (backend_ != nullptr)
+            emit(RunEvent::Kind::notice, fmt::format("QEMU is started by {}", backend_words_));
         if (const auto& placement = plan_.placement; !placement.host_nodes.empty())
             emit(RunEvent::Kind::notice, describe(placement));
         for (const auto& notice : survey_.files.notices)
@@ -454,7 +465,13 @@ private:
         record_.working_directory = current_directory();
         record_.numa_nodes = plan_.placement.host_nodes;
         record_.hugepage_bytes = plan_.placement.page_bytes;
-        record_.hugepage_directory = launch.hugepage_path;
+        if (backend_ == nullptr) {
+            record_.hugepage_directory = launch.hugepage_path;
+        } else {
+            record_.backend = backend_->name();
+            record_.backend_address = backend_->address();
+            record_.backend_machine = backend_->machine_name(claim_.id);
+        }
         if (const auto self = identify_process(::getpid()))
             record_.runner = *self;
     }
@@ -520,6 +537,7 @@ private:
         config.reports_progress = is_ours(survey_.image) || survey_.image.reports_progress;
         config.restart = spec_.restart;
         config.pinning = plan_.placement.pinning;
+        config.starter = backend_;
         config.stop_timeout = spec_.stop_timeout;
         config.logs = std::move(logs);
         config.began = began_;
@@ -621,6 +639,8 @@ private:
             return {};
         // Some time has passed since the first look, and only now are the devices ours to take.
         HR_TRY(const auto selection, host::select_gpus(planned.for_vm(), device_root_));
+        if (backend_ != nullptr)
+            return {}; // it binds them itself, and gives them back
         HR_CHECK(binder().take(selection.addresses()));
         emit(RunEvent::Kind::notice,
              fmt::format("Bound to vfio-pci: {}", list_of(selection.addresses())));
@@ -676,11 +696,18 @@ private:
             break;
         }
         Launch launch;
-        HR_TRY(launch.argv, qemu::build_argv(plan_.launch, survey_.capabilities));
-        if (vsock_fd_)
-            launch.pass_fds.emplace(qemu_vsock_fd, std::move(vsock_fd_));
-        record_.argv = launch.argv;
-        log::debug("{}", qemu::shell_quote(launch.argv));
+        if (backend_ == nullptr) {
+            HR_TRY(launch.argv, qemu::build_argv(plan_.launch, survey_.capabilities));
+            if (vsock_fd_)
+                launch.pass_fds.emplace(qemu_vsock_fd, std::move(vsock_fd_));
+            record_.argv = launch.argv;
+            log::debug("{}", qemu::shell_quote(launch.argv));
+        } else {
+            HR_TRY(launch.description,
+                   backend_->describe(plan_.launch, plan_.placement, survey_.capabilities));
+            vsock_fd_.reset(); // the backend opens the device, and claims the CID anew
+            record_.description = launch.description;
+        }
         if (cause != LaunchCause::first) // then supervise() writes it once QEMU runs
             HR_CHECK(write_record());
         return launch;
@@ -790,6 +817,8 @@ private:
     const spec::VmSpec& spec_;
     const RunObserver& observer_;
     const host::HostRoot device_root_;
+    Backend* const backend_; ///< nullptr: this process starts QEMU.
+    std::string backend_words_;
     host::KernelSysfs real_kernel_;
     host::SysfsWriter& kernel_;
     Registry registry_;
@@ -814,10 +843,11 @@ private:
 } // namespace
 
 Result<RunOutcome> run_instance(const spec::VmSpec& spec, const RunObserver& observer,
-                                const DeviceEdge& devices) {
+                                const DeviceEdge& devices, Backend* backend) {
     HR_CHECK(spec::check_vm_spec(spec));
     HR_TRY(auto state, state_directory());
-    Run run(spec, observer, devices, Registry(std::move(state)));
+    HR_ASSERT(spec.backend.libvirt == (backend != nullptr));
+    Run run(spec, observer, devices, backend, Registry(std::move(state)));
     return run.execute();
 }
 
@@ -877,6 +907,9 @@ Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices) {
     HR_TRY(result.argv, qemu::build_argv(plan.launch, known.capabilities));
     result.plan_json = encode_plan(plan, result.argv, known.files);
     result.warnings = plan.warnings;
+    result.plan = std::move(plan.launch);
+    result.placement = std::move(plan.placement);
+    result.qemu_path = known.capabilities.path;
     return result;
 }
 

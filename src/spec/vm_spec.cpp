@@ -26,6 +26,7 @@ std::optional<std::string_view> after(std::string_view text, std::string_view pr
 
 /// sun_path without its final zero (linux include/uapi/linux/un.h).
 constexpr std::size_t max_socket_path = 107;
+constexpr std::size_t max_uri = 512;
 /// IFNAMSIZ without its final zero (linux include/uapi/linux/if.h).
 constexpr std::size_t max_interface_name = 15;
 /// Of x86; the kernel cuts off what is longer (linux arch/x86/include/asm/setup.h).
@@ -285,6 +286,19 @@ Result<Network> parse_network(std::string_view text) {
         bridge->find_first_of("/,") != std::string_view::npos)
         return bad_value(text, "a network", "use user, none or bridge=NAME, e.g. bridge=br0");
     return Network{NetworkMode::bridge, std::string(*bridge)};
+}
+
+Result<Backend> parse_backend(std::string_view text) {
+    if (text == "qemu")
+        return Backend{};
+    if (text == "libvirt")
+        return Backend{true, {}};
+    const auto uri = after(text, "libvirt=");
+    if (!uri || uri->find(':') == std::string_view::npos || uri->size() > max_uri ||
+        !is_graphic(*uri))
+        return bad_value(text, "a backend",
+                         "use qemu, libvirt or libvirt=URI, e.g. libvirt=qemu:///system");
+    return Backend{true, std::string(*uri)};
 }
 
 Result<RestartRule> parse_restart_rule(std::string_view text) {

@@ -58,6 +58,7 @@ struct Needs {
     bool numa = false;
     bool hugepages = false;
     bool egress = false;
+    bool libvirt = false;                ///< It starts QEMU.
     std::optional<spec::QgsAddress> qgs; ///< nullopt: where it usually is.
     std::string qemu_program = "qemu-system-x86_64";
     std::optional<std::string> firmware;       ///< The image's; nullopt: not known.
@@ -81,6 +82,9 @@ struct HostEdges {
     std::function<Result<UniqueFd>(std::uint32_t cid, std::uint32_t port)> connect_vsock;
     std::function<Result<qemu::Capabilities>(const std::string& program)> probe_qemu;
     std::function<Result<std::string>(const std::string& name)> find_program;
+    /// Connects to the libvirt of this VM: "libvirt 9.0.0 at qemu:///system". Empty: a look at the
+    /// sockets has to do.
+    std::function<Result<std::string>()> ask_libvirt;
 };
 /// This machine, for VMs with one QEMU, which is asked once. @param launcher borrowed
 [[nodiscard]] HostEdges real_host(ProcessLauncher& launcher);

@@ -57,7 +57,11 @@ struct Record {
     std::string compose_hash;           ///< Hex, of app-compose.json.
     std::string kernel_command_line;
     std::string qemu_path, qemu_version;
-    std::vector<std::string> argv;
+    std::vector<std::string> argv; ///< Of QEMU; empty with another backend.
+    std::string backend = "qemu";  ///< Who started QEMU; "qemu": the runner itself.
+    std::string backend_address;   ///< libvirt's URI; empty: none.
+    std::string backend_machine;   ///< The name of libvirt's domain; empty: none.
+    std::string description;       ///< The domain's XML; empty: none.
     std::string working_directory;
     std::string stdout_log, stderr_log;
     std::vector<std::uint32_t> numa_nodes; ///< Of the host, that the VM was placed on; empty: any.

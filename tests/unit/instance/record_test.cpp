@@ -26,6 +26,10 @@ Record full_record() {
     record.qemu_path = "/usr/bin/qemu-system-x86_64";
     record.qemu_version = "7.2.22";
     record.argv = {"qemu", "-name", "a \"b\""};
+    record.backend = "libvirt";
+    record.backend_address = "qemu:///system";
+    record.backend_machine = "host-runner-0123456789ab";
+    record.description = "<domain/>\n";
     record.working_directory = "/home/u";
     record.stdout_log = "/home/u/qemu_stdout.log";
     record.stderr_log = "/home/u/qemu_stderr.log";
@@ -42,6 +46,8 @@ TEST(Record, decodes_to_what_was_encoded) {
     EXPECT_EQ(encode_record(*record), bytes);
     EXPECT_EQ(record->ports, full_record().ports);
     EXPECT_EQ(record->argv, full_record().argv);
+    EXPECT_EQ(record->backend, "libvirt");
+    EXPECT_EQ(record->description, "<domain/>\n");
     EXPECT_EQ(record->runner.start_ticks, 12345U);
     ASSERT_TRUE(record->end);
     EXPECT_EQ(record->end->reason, EndReason::qemu_died);
