@@ -45,12 +45,14 @@ _host_runner() {
         'run --host-service'|'doctor --host-service') COMPREPLY=(); return ;;
         'run --accel'|'run-wasm --accel'|'doctor --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
         'run --qemu'|'run-wasm --qemu'|'doctor --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        'run --backend'|'doctor --backend') COMPREPLY=(); return ;;
         'run --gpus'|'run -g'|'doctor --gpus'|'doctor -g') COMPREPLY=(); return ;;
         'run --numa-node'|'doctor --numa-node') COMPREPLY=(); return ;;
         'run --hugepage-size'|'doctor --hugepage-size') COMPREPLY=($(compgen -W 'auto 2M 1G' -- "$cur")); return ;;
         'run --wait') COMPREPLY=($(compgen -W 'ready started' -- "$cur")); return ;;
         'run --restart') COMPREPLY=(); return ;;
         'run --stop-timeout') COMPREPLY=(); return ;;
+        'run --format') COMPREPLY=($(compgen -W 'argv libvirt-xml' -- "$cur")); return ;;
         'run --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
         'list --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
         'stop --id'|'stop -i') COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); return ;;
@@ -87,7 +89,7 @@ _host_runner() {
         compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
         'run')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --gpus --pin-numa --numa-node --hugepage --hugepage-size --detach --wait --restart --stop-timeout --dry-run --output --log-level' -- "$cur")); fi ;;
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --backend --gpus --pin-numa --numa-node --hugepage --hugepage-size --detach --wait --restart --stop-timeout --dry-run --format --output --log-level' -- "$cur")); fi ;;
         'list')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --all --output --log-level' -- "$cur")); fi ;;
         'stop')
@@ -119,7 +121,7 @@ _host_runner() {
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
         'doctor')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --gpus --pin-numa --numa-node --hugepage --hugepage-size --output --log-level' -- "$cur")); fi ;;
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --backend --gpus --pin-numa --numa-node --hugepage --hugepage-size --output --log-level' -- "$cur")); fi ;;
         'wait')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --for --timeout --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;

@@ -43,6 +43,7 @@ _host_runner() {
                 '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '--backend[Who starts QEMU\: qemu (this program), or libvirt, at its URI where one is given with libvirt=URI; else at qemu\:///system for root and qemu\:///session for others]:WHO: ' \
                 '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
@@ -54,6 +55,7 @@ _host_runner() {
                 '--restart[Start the VM again after a failure\: no, on-failure or on-failure\:N with at most N restarts in a row (5)]:RULE: ' \
                 '--stop-timeout[Kill QEMU at the latest this long after a stop began; without it the time grows with the VM'\''s memory]:TIME: ' \
                 '--dry-run[Print QEMU'\''s command line so that a shell runs it as it is; take and leave nothing]' \
+                '--format[With --dry-run\: QEMU'\''s command line, or the same VM as libvirt'\''s domain XML; without it what the backend would be given]:format:(argv libvirt-xml)' \
                 '--output[How progress is printed; json gives one object per line]:output:(text json)' \
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' ;;
@@ -168,6 +170,7 @@ _host_runner() {
                 '*--host-service[Services on the host'\''s loopback that the guest may reach, as tcp\:PORT]:LIST: ' \
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
+                '--backend[Who starts QEMU\: qemu (this program), or libvirt, at its URI where one is given with libvirt=URI; else at qemu\:///system for root and qemu\:///session for others]:WHO: ' \
                 '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
