@@ -88,7 +88,7 @@ public:
 
     Result<std::unique_ptr<instance::Machine>> start(EventLoop& loop, instance::Launch launch,
                                                      instance::MachineHooks hooks) override {
-        return session_->start(loop, std::move(launch), std::move(hooks));
+        return session_->start(loop, launch.description, std::move(hooks));
     }
 
     [[nodiscard]] std::string name() const override {

@@ -393,14 +393,14 @@ Result<Version> BackendSession::connect() {
 }
 
 Result<std::unique_ptr<instance::Machine>>
-BackendSession::start(EventLoop& loop, instance::Launch launch, instance::MachineHooks hooks) {
+BackendSession::start(EventLoop& loop, const std::string& xml, instance::MachineHooks hooks) {
     HR_ASSERT(machine_ == nullptr);
     forget_events();
     if (lost_)
         HR_CHECK(connect());
-    HR_TRY(const auto identity, domain_identity(launch.description));
+    HR_TRY(const auto identity, domain_identity(xml));
     auto machine = std::make_unique<LibvirtMachine>(*this, loop, identity.uuid, std::move(hooks));
-    module_.start(session_, identity.name.c_str(), launch.description.c_str());
+    module_.start(session_, identity.name.c_str(), xml.c_str());
     return machine;
 }
 

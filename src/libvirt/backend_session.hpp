@@ -40,8 +40,9 @@ public:
     [[nodiscard]] Result<Version> connect();
 
     /// One machine at a time. Connects anew where the connection was lost.
+    /// @param xml as of build_domain_xml()
     [[nodiscard]] Result<std::unique_ptr<instance::Machine>>
-    start(EventLoop& loop, instance::Launch launch, instance::MachineHooks hooks);
+    start(EventLoop& loop, const std::string& xml, instance::MachineHooks hooks);
 
 private:
     friend class LibvirtMachine;

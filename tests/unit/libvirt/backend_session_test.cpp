@@ -70,8 +70,8 @@ class BackendSessionTest : public testing::Test {
 protected:
     BackendSessionTest() : loop_(std::move(EventLoop::create().value())) {
         fake = &libvirt_;
-        launch_.description = "<domain><name>host-runner-x</name><uuid>no-such-uuid-" +
-                              std::to_string(::getpid()) + "</uuid></domain>";
+        xml_ = "<domain><name>host-runner-x</name><uuid>no-such-uuid-" +
+               std::to_string(::getpid()) + "</uuid></domain>";
     }
     ~BackendSessionTest() override {
         machine_.reset();
@@ -86,8 +86,6 @@ protected:
     }
     void start() {
         ASSERT_TRUE(session().connect());
-        instance::Launch launch;
-        launch.description = launch_.description;
         instance::MachineHooks hooks;
         hooks.on_answer = [this] {
             words_.emplace_back("answer");
@@ -108,7 +106,7 @@ protected:
             end_ = end;
             machine_.reset();
         };
-        machine_ = session().start(*loop_, std::move(launch), std::move(hooks)).value();
+        machine_ = session().start(*loop_, xml_, std::move(hooks)).value();
     }
     void tell(HostRunnerLibvirtEventKind kind, std::int64_t number = 0, const char* text = "") {
         libvirt_.session.sink(libvirt_.session.context, kind, number, text);
@@ -136,7 +134,7 @@ protected:
 
     FakeLibvirt libvirt_;
     std::unique_ptr<EventLoop> loop_;
-    instance::Launch launch_;
+    std::string xml_;
     std::optional<BackendSession> session_;
     std::unique_ptr<instance::Machine> machine_;
     std::vector<std::string> words_;
@@ -296,7 +294,7 @@ TEST_F(BackendSessionTest, a_lost_connection_is_an_end_that_says_so) {
 
 TEST_F(BackendSessionTest, a_lost_connection_leaves_no_qemu_behind) {
     // A stand-in whose command line names the UUID as libvirt's QEMU does.
-    const auto domain = domain_identity(launch_.description).value();
+    const auto domain = domain_identity(xml_).value();
     const pid_t qemu = ::fork();
     if (qemu == 0) {
         // More than one command, or the shell would become the first one.
