@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_runner/instance/doctor.hpp"
 
+#include "backend.hpp"
 #include "host_runner/cli/formatter.hpp"
 #include "host_runner/cli/vm_options.hpp"
 #include "verbs.hpp"
@@ -16,7 +17,12 @@ VerbResult run_verb_doctor(const Context& context) {
     HR_TRY(const auto spec, make_vm_spec(settings, NeedsImage::no));
     HR_TRY(const auto registry, open_registry());
     ForkExecLauncher launcher;
-    const auto edges = instance::real_host(launcher);
+    auto edges = instance::real_host(launcher);
+    const auto backend = backend_of(spec);
+    if (backend)
+        edges.ask_libvirt = [&] {
+            return backend->connect(spec.tee);
+        };
     const auto findings =
         spec.image_path.empty()
             ? instance::examine(instance::needs_of(spec, nullptr, spec.egress.value_or(false),

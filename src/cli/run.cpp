@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "backend.hpp"
 #include "detach.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/log.hpp"
@@ -41,7 +42,14 @@ std::unique_ptr<RunView> make_view(const Context& context) {
     return make_plain_view(standard_sinks());
 }
 
-VerbResult show_dry_run(const Context& context, const spec::VmSpec& spec) {
+VerbResult show_dry_run(const Context& context, spec::VmSpec spec) {
+    const auto format = context.settings.text("format");
+    if (wants_json(context) && !format.empty())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("--format {} and --output json exclude each other", format),
+                    "--output json shows the plan, of which both forms are made");
+    if (format == "libvirt-xml")
+        spec.backend.libvirt = true; // some defaults are libvirt's
     HR_TRY(const auto dry, instance::dry_run(spec));
     if (wants_json(context)) {
         HR_CHECK(print_out(dry.plan_json + "\n"));
@@ -49,20 +57,27 @@ VerbResult show_dry_run(const Context& context, const spec::VmSpec& spec) {
     }
     for (const auto& warning : dry.warnings)
         print_err(fmt::format("warning: {}\n", warning));
-    HR_CHECK(print_out(qemu::shell_quote(dry.argv) + "\n"));
+    if (format == "libvirt-xml" || (format.empty() && spec.backend.libvirt)) {
+        HR_TRY(const auto xml, domain_xml(spec, dry));
+        HR_CHECK(print_out(xml));
+    } else {
+        HR_CHECK(print_out(qemu::shell_quote(dry.argv) + "\n"));
+    }
     return to_int(ExitCode::success);
 }
 
 VerbResult supervise(const Context& context, const spec::VmSpec& spec,
                      const ServiceManager& manager, RunView& view) {
     HR_TRY(const auto level, context.settings.parsed("log-level", log::parse_level));
-    HR_TRY(const auto outcome, instance::run_instance(spec, [&](const instance::RunEvent& event) {
-               if (event.kind == instance::RunEvent::Kind::created)
-                   log::set_up(level, event.text); // from here on each line names the instance
-               if (const auto state = service_state(event); !state.empty())
-                   manager.tell(state);
-               view.on_event(event);
-           }));
+    const auto show = [&](const instance::RunEvent& event) {
+        if (event.kind == instance::RunEvent::Kind::created)
+            log::set_up(level, event.text); // from here on each line names the instance
+        if (const auto state = service_state(event); !state.empty())
+            manager.tell(state);
+        view.on_event(event);
+    };
+    const auto backend = backend_of(spec);
+    HR_TRY(const auto outcome, instance::run_instance(spec, show, {}, backend.get()));
     view.on_outcome(outcome);
     if (wants_json(context) && outcome.end.exit_code != ExitCode::success)
         print_err(
@@ -83,9 +98,9 @@ VerbResult run_verb_run(const Context& context) {
             view->on_error(result.error());
         return result;
     }
-    HR_TRY(const auto spec, make_vm_spec(context.settings));
+    HR_TRY(auto spec, make_vm_spec(context.settings));
     if (context.settings.is_on("dry-run"))
-        return show_dry_run(context, spec);
+        return show_dry_run(context, std::move(spec));
     return run_detached(context);
 }
 

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "backend.hpp"
 #include "function_call.hpp"
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/log.hpp"
@@ -208,20 +209,22 @@ VerbResult run_verb_run_wasm(const Context& context) {
     Caller caller(std::move(call));
     std::string id;
     std::string boot_error;
-    HR_TRY(const auto outcome, instance::run_instance(spec, [&](const instance::RunEvent& event) {
-               if (event.kind == Kind::created)
-                   id = event.text;
-               if (caller.has_begun())
-                   return;
-               if (view)
-                   view->on_event(event);
-               if (event.kind == Kind::boot_error) {
-                   boot_error = event.text;
-                   caller.give_up(registry.paths(id));
-               } else if (event.kind == Kind::ready) {
-                   caller.begin(registry.paths(id));
-               }
-           }));
+    const auto follow = [&](const instance::RunEvent& event) {
+        if (event.kind == Kind::created)
+            id = event.text;
+        if (caller.has_begun())
+            return;
+        if (view)
+            view->on_event(event);
+        if (event.kind == Kind::boot_error) {
+            boot_error = event.text;
+            caller.give_up(registry.paths(id));
+        } else if (event.kind == Kind::ready) {
+            caller.begin(registry.paths(id));
+        }
+    };
+    const auto backend = backend_of(spec);
+    HR_TRY(const auto outcome, instance::run_instance(spec, follow, {}, backend.get()));
     const auto answer = caller.finish();
     if (!answer) {
         print_err(fmt::format("host_runner: The module did not run: {}\n",

@@ -177,6 +177,9 @@ public:
         facts.add("QEMU", fmt::format("{} {}{}", record.qemu_path, record.qemu_version,
                                       record.qemu_user.empty() ? "" : " as " + record.qemu_user));
         facts.add("cgroup", record.cgroup);
+        if (!record.backend_machine.empty())
+            facts.add("started by", fmt::format("{} at {}, domain {}", record.backend,
+                                                record.backend_address, record.backend_machine));
         facts.add("started in", record.working_directory);
         facts.add("folder", directory);
         facts.add("stdout log", record.stdout_log);

@@ -116,6 +116,7 @@ Result<spec::VmSpec> make_vm_spec(const config::Settings& settings, NeedsImage n
     HR_TRY(spec.qemu_path, settings.parsed("qemu", parse_not_empty));
     HR_TRY(auto user, settings.parsed_if_set("user", parse_not_empty));
     spec.user = user.value_or("");
+    HR_TRY(spec.backend, settings.parsed("backend", spec::parse_backend));
     const auto parse_gpus = [&](std::string_view text) -> Result<std::vector<spec::PciAddress>> {
         if (text != "all")
             return spec::parse_pci_addresses(text);

@@ -127,6 +127,8 @@ Result<Observation> look_at_qemu(const Needs& needs, const HostEdges& edges) {
 }
 
 Result<Observation> look_at_qemu_account(const Needs& needs, const HostEdges& edges) {
+    if (needs.libvirt)
+        return Observation{"libvirt runs QEMU as this user"};
     HR_TRY(const auto account, edges.qemu_account(needs));
     if (account) {
         HR_TRY(const auto qemu, edges.probe_qemu(needs.qemu_program));
@@ -332,6 +334,10 @@ Result<Observation> look_at_cgroup(const Needs& /*needs*/, const HostEdges& edge
 // --- other programs ----------------------------------------------------------------------------
 
 Result<Observation> look_at_libvirt(const Needs& /*needs*/, const HostEdges& edges) {
+    if (edges.ask_libvirt) {
+        HR_TRY(auto answer, edges.ask_libvirt());
+        return Observation{std::move(answer)};
+    }
     std::string why;
     for (const auto path : libvirt_sockets) {
         if (const auto connection = edges.connect_unix(edges.root.path(path)))
@@ -416,7 +422,8 @@ constexpr auto requirements = std::to_array<Requirement>({
     {"open-files", "", always, look_at_open_files},
     {"disk", "", always, look_at_disk},
     {"cgroup", "", [](const Needs&) { return Need::useful; }, look_at_cgroup},
-    {"libvirt", "--backend libvirt", [](const Needs&) { return Need::none; }, look_at_libvirt},
+    {"libvirt", "--backend libvirt", [](const Needs& needs) { return required_if(needs.libvirt); },
+     look_at_libvirt},
     {"user-network",
      "--host-service, and --egress on without showing the guest this host's loopback",
      need_of_user_network, look_at_user_network},
@@ -522,6 +529,7 @@ Needs needs_of(const spec::VmSpec& spec, const image::Image* image, bool egress,
     needs.user_network = spec.network.user;
     needs.host_services = !spec.host_services.empty();
     needs.bridge = spec.network.bridge;
+    needs.libvirt = spec.backend.libvirt;
     needs.qgs = spec.qgs;
     needs.qemu_program = spec.qemu_path;
     needs.user = spec.user;

@@ -17,8 +17,8 @@ std::string explain_stderr(const EndFacts& facts) {
     if (const auto known = qemu::diagnose(facts.stderr_text))
         return fmt::format("{}; {} (QEMU: {})", known->meaning, known->remedy, known->raw_line);
     const auto line = qemu::last_relevant_line(facts.stderr_text);
-    return line.empty() ? facts.exit.describe()
-                        : fmt::format("{} (QEMU: {})", facts.exit.describe(), line);
+    const auto exit = facts.exit_words.empty() ? facts.exit.describe() : facts.exit_words;
+    return line.empty() ? exit : fmt::format("{} (QEMU: {})", exit, line);
 }
 
 /// A guest that gave up while booting says why in boot.error, then powers off or resets.

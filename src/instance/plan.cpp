@@ -24,6 +24,8 @@ bool is_ours(const image::Image& image) {
 /// From 0.5.6 on dstack's guests find their files on a disk labelled DSTACKSHR, take a quote
 /// through QEMU and no longer need 9p (dstack v0.5.6 vmm/src/app/qemu.rs).
 constexpr image::Version share_disk_version{0, 5, 6};
+/// Where qgsd listens without a port in its configuration, and libvirt's own default.
+constexpr std::string_view qgs_socket = "/var/run/tdx-qgs/qgs.socket";
 /// The first dstack guest that checks MRCONFIGID (dstack v0.5.2 dstack-util, mr_config.rs).
 constexpr image::Version mr_config_version{0, 5, 2};
 
@@ -139,10 +141,13 @@ Result<void> settle_egress(const PlanInput& input, Plan& plan) {
 /// After the channel, which may lead over the host's loopback.
 Result<void> settle_network(const PlanInput& input, Plan& plan) {
     auto& launch = plan.launch;
+    auto network = input.spec.network;
+    if (input.spec.backend.libvirt)
+        network.user = spec::UserNetwork::qemu; // it takes no descriptors of ours
     HR_TRY(plan.network,
-           usernet::choose_backend(
-               {input.spec.network, launch.egress, !input.spec.host_services.empty(),
-                launch.channel == qemu::ChannelMode::tcp, input.host.network_programs}));
+           usernet::choose_backend({network, launch.egress, !input.spec.host_services.empty(),
+                                    launch.channel == qemu::ChannelMode::tcp,
+                                    input.host.network_programs}));
     if (!plan.network.warning.empty())
         plan.warnings.push_back(plan.network.warning);
     if (plan.network.backend != usernet::Backend::none &&
@@ -156,6 +161,8 @@ void settle_tdx(const PlanInput& input, qemu::LaunchPlan& launch) {
     if (is_ours(image) || image.version >= mr_config_version)
         launch.mr_config_id = qemu::mr_config_id_v1(input.files.compose_hash);
     launch.qgs = input.spec.qgs;
+    if (!launch.qgs && input.spec.backend.libvirt) // it knows no other kind of address
+        launch.qgs = spec::QgsAddress{.unix_path = std::string(qgs_socket)};
     // Older dstack guests dial the quote service themselves.
     if (!launch.qgs && (is_ours(image) || image.version >= share_disk_version))
         launch.qgs = spec::QgsAddress{};

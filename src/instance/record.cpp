@@ -103,6 +103,10 @@ Result<Record> decode(const json& object) {
     read_field(object, "qemu_user", record.qemu_user);
     read_field(object, "cgroup", record.cgroup);
     read_field(object, "argv", record.argv);
+    read_field(object, "backend", record.backend);
+    read_field(object, "backend_address", record.backend_address);
+    read_field(object, "backend_machine", record.backend_machine);
+    read_field(object, "description", record.description);
     read_field(object, "working_directory", record.working_directory);
     read_field(object, "stdout_log", record.stdout_log);
     read_field(object, "stderr_log", record.stderr_log);
@@ -172,6 +176,10 @@ std::string encode_record(const Record& record) {
                         {"qemu_user", record.qemu_user},
                         {"cgroup", record.cgroup},
                         {"argv", record.argv},
+                        {"backend", record.backend},
+                        {"backend_address", record.backend_address},
+                        {"backend_machine", record.backend_machine},
+                        {"description", record.description},
                         {"working_directory", record.working_directory},
                         {"stdout_log", record.stdout_log},
                         {"stderr_log", record.stderr_log},

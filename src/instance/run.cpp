@@ -322,25 +322,29 @@ namespace {
 class Run {
 public:
     Run(const spec::VmSpec& spec, const RunObserver& observer, const DeviceEdge& devices,
-        Registry registry)
-        : spec_(spec), observer_(observer), device_root_(devices.root),
+        Backend* backend, Registry registry)
+        : spec_(spec), observer_(observer), device_root_(devices.root), backend_(backend),
           kernel_(devices.kernel != nullptr ? *devices.kernel : real_kernel_),
           registry_(std::move(registry)) {}
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 
     Result<RunOutcome> execute() {
+        if (backend_ != nullptr) {
+            HR_TRY(backend_words_, backend_->connect(spec_.tee));
+        }
         if (spec_.tee == spec::Tee::tdx)
             HR_CHECK(host::check_tdx());
         HR_CHECK(require_space(needed_free_bytes));
         HR_TRY(survey_, survey(spec_, launcher_, registry_.cache_directory()));
         HR_CHECK(look_at_gpus(spec_, device_root_, survey_.host));
-        HR_TRY(account_,
-               choose_qemu_account(spec_.user, survey_.host.accelerator == qemu::Accelerator::kvm,
-                                   spec_.qgs, device_root_));
+        if (backend_ == nullptr) // libvirt says itself as whom it runs QEMU
+            HR_CHECK(choose_account());
         // With a stand-in for the id: what fails does so before anything is taken.
         HR_CHECK(make_plan(std::string(placeholder_id)));
         HR_CHECK(qemu::build_argv(plan_.launch, survey_.capabilities));
+        if (backend_ != nullptr)
+            HR_CHECK(backend_->describe(plan_.launch, plan_.placement, survey_.capabilities));
         HR_CHECK(require_host());
         HR_CHECK(require_space(needed_free_bytes + delivered_bytes(survey_.files)));
         HR_CHECK(say_what_is_known());
@@ -366,6 +370,13 @@ private:
         return {};
     }
 
+    Result<void> choose_account() {
+        HR_TRY(account_,
+               choose_qemu_account(spec_.user, survey_.host.accelerator == qemu::Accelerator::kvm,
+                                   spec_.qgs, device_root_));
+        return {};
+    }
+
     /// What `doctor` looks at.
     Result<void> require_host() {
         auto edges = real_host(launcher_);
@@ -376,6 +387,10 @@ private:
         edges.qemu_account = [this](const Needs& /*needs*/) {
             return Result<std::optional<host::Account>>(account_);
         };
+        if (backend_ != nullptr)
+            edges.ask_libvirt = [this]() -> Result<std::string> {
+                return backend_words_;
+            };
         return require(
             needs_of(spec_, &survey_.image, plan_.launch.egress, registry_.instances_directory()),
             edges);
@@ -401,6 +416,8 @@ private:
         emit(RunEvent::Kind::notice, survey_.host.accelerator_reason);
         if (!plan_.network.notice.empty())
             emit(RunEvent::Kind::notice, plan_.network.notice);
+        if (backend_ != nullptr)
+            emit(RunEvent::Kind::notice, fmt::format("QEMU is started by {}", backend_words_));
         if (const auto& placement = plan_.placement; !placement.host_nodes.empty())
             emit(RunEvent::Kind::notice, describe(placement));
         for (const auto& notice : survey_.files.notices)
@@ -501,7 +518,13 @@ private:
         record_.working_directory = current_directory();
         record_.numa_nodes = plan_.placement.host_nodes;
         record_.hugepage_bytes = plan_.placement.page_bytes;
-        record_.hugepage_directory = launch.hugepage_path;
+        if (backend_ == nullptr) {
+            record_.hugepage_directory = launch.hugepage_path;
+        } else {
+            record_.backend = backend_->name();
+            record_.backend_address = backend_->address();
+            record_.backend_machine = backend_->machine_name(claim_.id);
+        }
         record_.network = usernet::to_string(plan_.network.backend);
         if (!launch.network.bridge.empty())
             record_.network += "=" + launch.network.bridge;
@@ -534,7 +557,8 @@ private:
         record_.stdout_log = logs.stdout_path;
         record_.stderr_log = logs.stderr_path;
         HR_CHECK(take_devices());
-        make_cgroup();
+        if (backend_ == nullptr) // libvirt has its own
+            make_cgroup();
         HR_CHECK(make_supervisor(std::move(logs)));
         HR_CHECK(serve_host_api());
         network_.emplace(*loop_, launcher_, taps_, [this](std::string line) {
@@ -595,6 +619,8 @@ private:
 
     /// Goes on by itself while the guest's files are made.
     Result<void> begin_network() {
+        if (backend_ != nullptr)
+            return {}; // it has QEMU make its own, or opens the tap itself
         auto services = spec_.host_services;
         if (host_api_->loopback_port() != 0)
             services.push_back(host_api_->loopback_port());
@@ -634,6 +660,7 @@ private:
         config.reports_progress = is_ours(survey_.image) || survey_.image.reports_progress;
         config.restart = spec_.restart;
         config.pinning = plan_.placement.pinning;
+        config.starter = backend_;
         config.stop_timeout = spec_.stop_timeout;
         config.logs = std::move(logs);
         config.began = began_;
@@ -737,6 +764,8 @@ private:
             return {};
         // Some time has passed since the first look, and only now are the devices ours to take.
         HR_TRY(const auto selection, host::select_gpus(planned.for_vm(), device_root_));
+        if (backend_ != nullptr)
+            return {}; // it binds them itself, and gives them back
         HR_CHECK(binder().take(selection.addresses()));
         emit(RunEvent::Kind::notice,
              fmt::format("Bound to vfio-pci: {}", list_of(selection.addresses())));
@@ -793,17 +822,24 @@ private:
             break;
         }
         Launch launch;
-        if (account_)
-            HR_CHECK(hand_over(launch));
-        HR_TRY(auto network_fd, finish_network());
-        if (network_fd)
-            launch.pass_fds.emplace(qemu_network_fd, std::move(network_fd));
-        HR_TRY(launch.argv, qemu::build_argv(plan_.launch, survey_.capabilities));
-        if (vsock_fd_)
-            launch.pass_fds.emplace(qemu_vsock_fd, std::move(vsock_fd_));
-        launch.cgroup_fd = cgroup_ ? cgroup_->procs() : -1;
-        record_.argv = launch.argv;
-        log::debug("{}", qemu::shell_quote(launch.argv));
+        if (backend_ == nullptr) {
+            if (account_)
+                HR_CHECK(hand_over(launch));
+            HR_TRY(auto network_fd, finish_network());
+            if (network_fd)
+                launch.pass_fds.emplace(qemu_network_fd, std::move(network_fd));
+            HR_TRY(launch.argv, qemu::build_argv(plan_.launch, survey_.capabilities));
+            if (vsock_fd_)
+                launch.pass_fds.emplace(qemu_vsock_fd, std::move(vsock_fd_));
+            launch.cgroup_fd = cgroup_ ? cgroup_->procs() : -1;
+            record_.argv = launch.argv;
+            log::debug("{}", qemu::shell_quote(launch.argv));
+        } else {
+            HR_TRY(launch.description,
+                   backend_->describe(plan_.launch, plan_.placement, survey_.capabilities));
+            vsock_fd_.reset(); // the backend opens the device, and claims the CID anew
+            record_.description = launch.description;
+        }
         if (cause != LaunchCause::first) // then supervise() writes it once QEMU runs
             HR_CHECK(write_record());
         return launch;
@@ -930,6 +966,8 @@ private:
     const spec::VmSpec& spec_;
     const RunObserver& observer_;
     const host::HostRoot device_root_;
+    Backend* const backend_; ///< nullptr: this process starts QEMU.
+    std::string backend_words_;
     host::KernelSysfs real_kernel_;
     host::SysfsWriter& kernel_;
     Registry registry_;
@@ -959,10 +997,11 @@ private:
 } // namespace
 
 Result<RunOutcome> run_instance(const spec::VmSpec& spec, const RunObserver& observer,
-                                const DeviceEdge& devices) {
+                                const DeviceEdge& devices, Backend* backend) {
     HR_CHECK(spec::check_vm_spec(spec));
     HR_TRY(auto state, state_directory());
-    Run run(spec, observer, devices, Registry(std::move(state)));
+    HR_ASSERT(spec.backend.libvirt == (backend != nullptr));
+    Run run(spec, observer, devices, backend, Registry(std::move(state)));
     return run.execute();
 }
 
@@ -1022,6 +1061,9 @@ Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices) {
     HR_TRY(result.argv, qemu::build_argv(plan.launch, known.capabilities));
     result.plan_json = encode_plan(plan, result.argv, known.files);
     result.warnings = plan.warnings;
+    result.plan = std::move(plan.launch);
+    result.placement = std::move(plan.placement);
+    result.qemu_path = known.capabilities.path;
     return result;
 }
 

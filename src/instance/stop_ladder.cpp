@@ -45,7 +45,8 @@ std::vector<LadderStep> plan_stop_ladder(const StopLadderInput& input) {
             ladder.push_back({StopStepKind::guest_shutdown, limit(30s, 500ms)});
         ladder.push_back({StopStepKind::system_powerdown, limit(15s, 250ms)});
     }
-    ladder.push_back({StopStepKind::qmp_quit, limit(10s, 500ms)});
+    if (input.has_qmp)
+        ladder.push_back({StopStepKind::qmp_quit, limit(10s, 500ms)});
     ladder.push_back({StopStepKind::terminate, limit(5s, 500ms)});
 
     const auto sum = total_limit(ladder);

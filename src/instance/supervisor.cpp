@@ -2,13 +2,10 @@
 #include "host_runner/instance/supervisor.hpp"
 
 #include <algorithm>
-#include <csignal>
 #include <optional>
-#include <set>
 #include <utility>
 
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -18,10 +15,10 @@
 #include "host_runner/base/files.hpp"
 #include "host_runner/base/log.hpp"
 #include "host_runner/base/units.hpp"
-#include "host_runner/host/affinity.hpp"
 #include "host_runner/instance/delivery.hpp"
 #include "host_runner/instance/stop_ladder.hpp"
-#include "host_runner/qemu/qmp_client.hpp"
+#include "qemu_process.hpp"
+#include "timers.hpp"
 
 namespace host_runner::instance {
 
@@ -31,7 +28,6 @@ using std::chrono::milliseconds;
 using Clock = EventLoop::Clock;
 using namespace std::chrono_literals;
 
-constexpr auto qmp_command_timeout = 10s;
 /// Free space at which a VM that was paused by a full disk goes on.
 constexpr std::uint64_t resume_free_bytes = 64 * mib;
 constexpr std::size_t stderr_bytes = 64 * kib;
@@ -40,31 +36,6 @@ constexpr unsigned max_port_tries = 3;
 
 milliseconds since(Clock::time_point start) {
     return std::chrono::duration_cast<milliseconds>(Clock::now() - start);
-}
-
-/// How long until the next try to reach QMP: the socket is there some 20 ms after exec, but
-/// minutes after it where hundreds of GiB of hugepages are filled first.
-milliseconds qmp_retry_delay(milliseconds waited) {
-    if (waited < 1s)
-        return 5ms;
-    return waited < 10s ? 50ms : 500ms;
-}
-
-std::string json_member(const std::string& json, const char* name) {
-    const auto object = nlohmann::json::parse(json, nullptr, false);
-    if (!object.is_object())
-        return {};
-    const auto member = object.find(name);
-    return member != object.end() && member->is_string() ? member->get<std::string>()
-                                                         : std::string();
-}
-
-/// False when the event does not say so.
-bool json_flag(const std::string& json, const char* name) {
-    const auto object = nlohmann::json::parse(json, nullptr, false);
-    const auto member = object.is_object() ? object.find(name) : object.end();
-    return object.is_object() && member != object.end() && member->is_boolean() &&
-           member->get<bool>();
 }
 
 std::uint64_t free_bytes(const std::string& path) {
@@ -95,12 +66,9 @@ struct Supervisor::Impl {
     std::optional<GuestCaller> guest;
 
     Phase phase = Phase::preparing;
-    std::optional<ChildProcess> child;
+    std::unique_ptr<Machine> machine;
     Clock::time_point launched;
     std::uint64_t stderr_offset = 0;
-    std::optional<ExitStatus> exit_status; ///< Reaped; waiting for the last QMP events.
-    std::unique_ptr<qemu::QmpClient> qmp;
-    unsigned qmp_number = 0; ///< Of the connection; a dropped one may still call once.
     EndFacts facts;
     unsigned port_tries = 0;
     std::uint32_t restarts = 0;
@@ -122,10 +90,8 @@ struct Supervisor::Impl {
     Clock::time_point step_began;
     std::vector<std::function<void(const StopStep&)>> stop_listeners;
 
-    /// Timers that are armed; each removes itself when it fires.
-    std::set<EventLoop::TimerId> timers;
+    Timers timers{loop};
     EventLoop::TimerId step_timer = 0;
-    EventLoop::TimerId last_events_timer = 0;
     EventLoop::TimerId ready_timer = 0;
 
     // --- small tools ---------------------------------------------------------------------------
@@ -135,29 +101,15 @@ struct Supervisor::Impl {
     }
 
     EventLoop::TimerId after(milliseconds delay, std::function<void()> action) {
-        // The id is known only after call_after() returns, hence the shared cell.
-        auto id = std::make_shared<EventLoop::TimerId>(0);
-        *id = loop.call_after(delay, [this, id, action = std::move(action)] {
-            timers.erase(*id);
-            action();
-        });
-        timers.insert(*id);
-        return *id;
+        return timers.after(delay, std::move(action));
     }
 
     void cancel(EventLoop::TimerId& id) {
-        loop.cancel(id);
-        timers.erase(id);
-        id = 0;
+        timers.cancel(id);
     }
 
     [[nodiscard]] bool qemu_runs() const {
-        return child && !exit_status;
-    }
-
-    void send_signal(int signal) {
-        if (qemu_runs())
-            ::syscall(SYS_pidfd_send_signal, child->pidfd.get(), signal, nullptr, 0);
+        return machine && machine->runs();
     }
 
     // --- start ---------------------------------------------------------------------------------
@@ -173,15 +125,6 @@ struct Supervisor::Impl {
         HR_CHECK(write_all(config.logs.stdout_fd.get(), marker));
         HR_CHECK(write_all(config.logs.stderr_fd.get(), marker));
 
-        ProcessSpec spec;
-        spec.argv = std::move(next.argv);
-        spec.user = std::move(next.user);
-        spec.unlimited_locked_memory = next.unlimited_locked_memory;
-        spec.cgroup_fd = next.cgroup_fd;
-        spec.stdout_fd = config.logs.stdout_fd.get();
-        spec.stderr_fd = config.logs.stderr_fd.get();
-        for (const auto& [number, fd] : next.pass_fds)
-            spec.pass_fds[number] = fd.get();
         stderr_offset = file_size(config.logs.stderr_path);
         facts = EndFacts{};
         cancel(ready_timer);
@@ -191,123 +134,50 @@ struct Supervisor::Impl {
         guest_info.clear();
         services.clear();
         qmp_status.clear();
-        HR_TRY(child, launch_in_place(spec));
+        HR_TRY(machine, start_machine(std::move(next)));
         launched = Clock::now();
         phase = Phase::starting;
-        if (auto watched = loop.watch(child->pidfd.get(), EPOLLIN,
-                                      [this](std::uint32_t) { on_process_end(); });
-            !watched) {
-            kill_and_reap();
-            return watched;
-        }
-        connect_qmp();
         return {};
     }
 
-    /// Its first threads and pages are where they shall be already.
-    Result<ChildProcess> launch_in_place(const ProcessSpec& spec) {
-        if (!config.pinning)
-            return launcher.launch(spec);
-        HR_TRY(const auto placed,
-               host::ScopedPlacement::enter(config.pinning->others, config.pinning->memory_nodes));
-        return launcher.launch(spec);
-    }
-
-    /// Each vCPU to the processors of its NUMA node; all other threads have those of all nodes from
-    /// the start.
-    void pin_vcpus_and_say_started() {
-        const auto say_started = [this] {
-            emit(RunEvent::Kind::started, std::to_string(child->pid));
-        };
-        if (!config.pinning)
-            return say_started();
-        qmp->execute("query-cpus-fast", "", qmp_command_timeout,
-                     [this, say_started](const Result<std::string>& cpus) {
-                         if (const auto pinned = cpus.and_then(
-                                 [this](const std::string& json) { return pin_each(json); });
-                             !pinned)
-                             emit(RunEvent::Kind::warning,
-                                  fmt::format("The VM's processors are not pinned: {}",
-                                              pinned.error().describe()));
-                         say_started();
-                     });
-    }
-
-    /// @param cpus_json of query-cpus-fast
-    Result<void> pin_each(const std::string& cpus_json) {
-        HR_TRY(const auto threads, qemu::vcpu_threads(cpus_json));
-        for (const auto& [index, thread] : threads) {
-            if (index >= config.pinning->vcpus.size())
-                continue;
-            // QEMU may be its guest's by now: it shall not have us pin what is not its own.
-            if (!path_exists(fmt::format("/proc/{}/task/{}", child->pid, thread)))
-                return fail(ErrorCode::corrupt_data,
-                            fmt::format("QEMU names a thread {} that is not its own", thread));
-            HR_CHECK(host::set_thread_cpus(thread, config.pinning->vcpus[index]));
-        }
-        return {};
-    }
-
-    void connect_qmp() {
-        if (!qemu_runs() || qmp)
-            return;
-        const auto number = qmp_number;
-        auto client = qemu::QmpClient::connect(
-            loop, config.paths.qmp_socket(),
-            [this, number](const qemu::QmpEvent& event) {
-                if (number == qmp_number)
-                    on_qmp_event(event);
-            },
-            [this, number] {
-                if (number == qmp_number)
-                    on_qmp_closed();
-            });
-        if (!client) {
-            after(qmp_retry_delay(since(launched)), [this] { connect_qmp(); });
-            return;
-        }
-        qmp = std::move(*client);
-        ask_qmp_status();
-    }
-
-    void ask_qmp_status() {
-        if (!qmp)
-            return;
-        qmp->execute("query-status", "", qmp_command_timeout, [this](Result<std::string> reply) {
-            if (!reply)
-                return;
-            qmp_status = json_member(*reply, "status");
-            if (facts.qmp_answered)
-                return;
+    Result<std::unique_ptr<Machine>> start_machine(Launch next) {
+        MachineHooks of_machine;
+        of_machine.on_answer = [this] {
             facts.qmp_answered = true;
             if (phase == Phase::starting)
                 phase = Phase::booting;
-            pin_vcpus_and_say_started();
-        });
+        };
+        of_machine.on_started = [this] {
+            emit(RunEvent::Kind::started, std::to_string(machine->pid()));
+        };
+        of_machine.on_status = [this](const std::string& status) {
+            qmp_status = status;
+        };
+        of_machine.on_disk_error = [this](bool no_space, const std::string& reason) {
+            on_disk_error(no_space, reason);
+        };
+        of_machine.on_warning = [this](const std::string& text) {
+            emit(RunEvent::Kind::warning, text);
+        };
+        of_machine.on_end = [this](const MachineEnd& end) {
+            on_machine_end(end);
+        };
+        if (config.starter != nullptr)
+            return config.starter->start(loop, std::move(next), std::move(of_machine));
+        const QemuProcessConfig process{config.paths.qmp_socket(), config.logs.stdout_fd.get(),
+                                        config.logs.stderr_fd.get(), &config.pinning,
+                                        config.times.last_events};
+        return start_qemu_process(loop, launcher, process, std::move(next), std::move(of_machine));
     }
 
     // --- what QEMU says ------------------------------------------------------------------------
 
-    void on_qmp_event(const qemu::QmpEvent& event) {
-        log::debug("QMP event {} {}", event.name, printable(event.data_json));
-        if (event.name == "SHUTDOWN") {
-            facts.shutdown = qemu::shutdown_reason(event.data_json);
-        } else if (event.name == "GUEST_PANICKED") {
-            facts.panicked = true;
-            facts.panic_message = qemu::panic_message(event.data_json);
-        } else if (event.name == "BLOCK_IO_ERROR") {
-            on_block_error(event.data_json);
-        } else if (event.name == "STOP" || event.name == "RESUME") {
-            ask_qmp_status();
-        }
-    }
-
     /// QEMU pauses the VM when a write of the guest finds the host's disk full (werror=enospc, its
     /// default); it goes on once there is room again.
-    void on_block_error(const std::string& data_json) {
-        if (!json_flag(data_json, "nospace")) {
-            emit(RunEvent::Kind::warning, fmt::format("QEMU could not access a disk of the VM: {}",
-                                                      printable(json_member(data_json, "reason"))));
+    void on_disk_error(bool no_space, const std::string& reason) {
+        if (!no_space) {
+            emit(RunEvent::Kind::warning,
+                 fmt::format("QEMU could not access a disk of the VM: {}", printable(reason)));
             return;
         }
         if (std::exchange(paused_by_full_disk, true))
@@ -320,14 +190,15 @@ struct Supervisor::Impl {
     }
 
     void try_to_resume() {
-        if (!qmp || phase == Phase::stopping || !paused_by_full_disk)
+        if (!machine || !machine->is_connected() || phase == Phase::stopping ||
+            !paused_by_full_disk)
             return;
         if (free_bytes(config.paths.directory) < resume_free_bytes) {
             after(config.times.resume_try, [this] { try_to_resume(); });
             return;
         }
         paused_by_full_disk = false;
-        qmp->execute("cont", "", qmp_command_timeout, [this](Result<std::string> reply) {
+        machine->resume([this](const Result<void>& reply) {
             if (reply)
                 emit(RunEvent::Kind::notice, "There is room on the disk again: the VM goes on");
             else
@@ -336,24 +207,10 @@ struct Supervisor::Impl {
         });
     }
 
-    /// Not at once: the client may be the one that is calling us.
-    void drop_qmp() {
-        ++qmp_number;
-        loop.post([client = std::shared_ptr(std::move(qmp))] {});
-    }
-
-    void on_qmp_closed() {
-        drop_qmp();
-        if (exit_status)
-            finish_process_soon();
-        else
-            after(100ms, [this] { connect_qmp(); });
-    }
-
     // --- what the guest says -------------------------------------------------------------------
 
     void on_guest_event(const protocol::Event& event) {
-        if (!child)
+        if (!machine)
             return;
         guest_seen = true;
         const auto text = printable(event.payload);
@@ -440,40 +297,20 @@ struct Supervisor::Impl {
 
     // --- the end -------------------------------------------------------------------------------
 
-    void on_process_end() {
-        loop.unwatch(child->pidfd.get());
-        auto status = reap(*child);
-        if (!status)
-            log::error("{}", status.error().describe());
-        exit_status = status ? *status : ExitStatus{true, 1, 0};
-        if (!qmp)
-            return finish_process_soon();
-        // Its last events may still lie in the QMP socket.
-        last_events_timer = after(config.times.last_events, [this] {
-            drop_qmp();
-            finish_process_soon();
-        });
-    }
-
-    /// After what the host API's thread has already posted, such as the boot.error of a guest that
-    /// then reset itself.
-    void finish_process_soon() {
-        cancel(last_events_timer);
-        after(0ms, [this] { finish_process(); });
-    }
-
-    void finish_process() {
-        if (!exit_status)
-            return; // both ways to get here were taken
+    void on_machine_end(const MachineEnd& seen) {
         const auto uptime = since(launched);
-        facts.exit = *exit_status;
-        facts.stderr_text = read_tail(config.logs.stderr_path, stderr_offset, stderr_bytes);
+        facts.exit = seen.exit;
+        facts.exit_words = seen.exit_words;
+        facts.shutdown = seen.shutdown;
+        facts.panicked = seen.panicked;
+        facts.panic_message = seen.panic_message;
+        facts.stderr_text =
+            read_tail(config.logs.stderr_path, stderr_offset, stderr_bytes) + seen.error_text;
         facts.time_ms = unix_time_ms();
         facts.stop_requested = phase == Phase::stopping;
         if (facts.stop_requested)
             facts.stop_step = to_string(ladder.at(ladder_index).kind);
-        child.reset();
-        exit_status.reset();
+        machine.reset();
         const End end = decide_end(facts);
 
         if (facts.stop_requested || no_restart)
@@ -506,10 +343,7 @@ struct Supervisor::Impl {
 
     void finish(const End& end) {
         phase = Phase::ended;
-        while (!timers.empty()) {
-            loop.cancel(*timers.begin());
-            timers.erase(timers.begin());
-        }
+        timers.cancel_all();
         auto listeners = std::move(stop_listeners);
         stop_listeners.clear();
         for (const auto& listener : listeners)
@@ -522,13 +356,6 @@ struct Supervisor::Impl {
         hooks.on_end(end);
     }
 
-    void kill_and_reap() {
-        send_signal(SIGKILL);
-        loop.unwatch(child->pidfd.get());
-        static_cast<void>(reap(*child));
-        child.reset();
-    }
-
     // --- stop ----------------------------------------------------------------------------------
 
     [[nodiscard]] StopStep current_step() const {
@@ -539,17 +366,18 @@ struct Supervisor::Impl {
     }
 
     void begin_stop(const StopRequest& request) {
-        if (exit_status) {
-            no_restart = true; // finish_process() is about to say how it ended
+        if (machine && !machine->runs()) {
+            no_restart = true; // on_machine_end() is about to say how it ended
             return;
         }
-        if (!child) // between two starts
+        if (!machine) // between two starts
             return finish({unix_time_ms(), EndReason::stop_requested, ExitCode::success,
                            "while no QEMU was running"});
         StopLadderInput input;
         input.memory_bytes = config.memory_bytes;
         input.guest_is_up = guest_seen || !config.reports_progress;
         input.has_guest_api = guest.has_value();
+        input.has_qmp = config.starter == nullptr;
         input.total = request.timeout > 0ms ? request.timeout : config.stop_timeout;
         ladder = plan_stop_ladder(input);
         phase = Phase::stopping;
@@ -598,30 +426,14 @@ struct Supervisor::Impl {
                         });
             return;
         case StopStepKind::system_powerdown:
-            return take_qmp_step("system_powerdown", index);
         case StopStepKind::qmp_quit:
-            return take_qmp_step("quit", index);
         case StopStepKind::terminate:
-            return send_signal(SIGTERM);
         case StopStepKind::kill:
-            facts.kill_sent = true;
-            return send_signal(SIGKILL);
+            facts.kill_sent = facts.kill_sent || kind == StopStepKind::kill;
+            return machine->take_step(
+                kind, ladder.at(index).limit,
+                [this, index](const Error& error) { step_failed(index, error); });
         }
-    }
-
-    void take_qmp_step(const char* command, std::size_t index) {
-        if (!qmp) {
-            // Posted, so that steps do not begin within one another.
-            after(0ms, [this, index] {
-                step_failed(index, {ErrorCode::unavailable, "QMP is not connected", {}, 0});
-            });
-            return;
-        }
-        qmp->execute(command, "", ladder.at(index).limit, [this, index](Result<std::string> reply) {
-            // A closed connection is how `quit` ends; then the process does, too.
-            if (!reply && reply.error().code != ErrorCode::unavailable)
-                step_failed(index, reply.error());
-        });
     }
 
     // --- logs ----------------------------------------------------------------------------------
@@ -652,10 +464,8 @@ Supervisor::Supervisor(EventLoop& loop, ProcessLauncher& launcher, SupervisorCon
     : impl_(std::make_unique<Impl>(loop, launcher, std::move(config), std::move(hooks))) {}
 
 Supervisor::~Supervisor() {
-    for (const auto id : impl_->timers)
-        impl_->loop.cancel(id);
-    if (impl_->qemu_runs())
-        impl_->kill_and_reap();
+    impl_->timers.cancel_all();
+    impl_->machine.reset();
 }
 
 Result<void> Supervisor::start() {
@@ -731,7 +541,7 @@ LiveStatus Supervisor::status() const {
     }
     status.runner_pid = ::getpid();
     if (vm.qemu_runs()) {
-        status.qemu_pid = vm.child->pid;
+        status.qemu_pid = vm.machine->pid();
         status.uptime_ms = since(vm.launched).count();
     }
     status.ready_after_ms = vm.ready_after.count();

@@ -26,6 +26,7 @@ std::optional<std::string_view> after(std::string_view text, std::string_view pr
 
 /// sun_path without its final zero (linux include/uapi/linux/un.h).
 constexpr std::size_t max_socket_path = 107;
+constexpr std::size_t max_uri = 512;
 /// IFNAMSIZ without its final zero (linux include/uapi/linux/if.h).
 constexpr std::size_t max_interface_name = 15;
 /// Of x86; the kernel cuts off what is longer (linux arch/x86/include/asm/setup.h).
@@ -101,6 +102,22 @@ Result<void> check_network(const VmSpec& spec) {
     if (!spec.host_services.empty())
         return conflict("--host-service needs a network, and --net none gives none",
                         "use --net user, or leave --host-service out");
+    return {};
+}
+
+/// libvirt starts QEMU in its own way, and knows nothing of our programs.
+Result<void> check_backend(const VmSpec& spec) {
+    if (!spec.backend.libvirt)
+        return {};
+    if (!spec.user.empty())
+        return conflict("--user has no use with --backend libvirt, which runs QEMU as this user",
+                        "leave --user out");
+    if (!spec.host_services.empty())
+        return conflict("--host-service is not to be had with --backend libvirt",
+                        "leave one of the two out");
+    if (spec.network.user == UserNetwork::slirp || spec.network.user == UserNetwork::passt)
+        return conflict("With --backend libvirt a user network is QEMU's own",
+                        "use --net user, or leave --backend out");
     return {};
 }
 
@@ -324,6 +341,19 @@ Result<Network> parse_network(std::string_view text) {
     return Network{NetworkMode::bridge, std::string(*bridge)};
 }
 
+Result<Backend> parse_backend(std::string_view text) {
+    if (text == "qemu")
+        return Backend{};
+    if (text == "libvirt")
+        return Backend{true, {}};
+    const auto uri = after(text, "libvirt=");
+    if (!uri || uri->find(':') == std::string_view::npos || uri->size() > max_uri ||
+        !is_graphic(*uri))
+        return bad_value(text, "a backend",
+                         "use qemu, libvirt or libvirt=URI, e.g. libvirt=qemu:///system");
+    return Backend{true, std::string(*uri)};
+}
+
 Result<RestartRule> parse_restart_rule(std::string_view text) {
     if (text == "no")
         return RestartRule{};
@@ -363,6 +393,7 @@ Result<std::string> parse_instance_name(std::string_view text) {
 Result<void> check_vm_spec(const VmSpec& spec) {
     HR_CHECK(check_sizes(spec));
     HR_CHECK(check_network(spec));
+    HR_CHECK(check_backend(spec));
     HR_CHECK(check_tee(spec));
     HR_CHECK(check_texts(spec));
     HR_CHECK(check_gpus(spec));

@@ -10,10 +10,10 @@ import re
 import sys
 
 SHARED = ["base", "crypto", "net", "protocol", "spec"]
-HOST = ["config", "image", "host", "qemu", "usernet", "hostapi", "instance", "cli"]
+HOST = ["config", "image", "host", "qemu", "usernet", "hostapi", "instance", "libvirt", "cli"]
 GUEST = ["wasm", "agent"]
 HIDDEN_LIBRARIES = ("yaml-cpp/", "nlohmann/", "CLI/", "toml++/", "httplib.h", "spdlog/", "archive.h", "openssl/", "slirp/",
-                    "wasm.h", "wasmtime", "engine_ffi.h")
+                    "wasm.h", "wasmtime", "engine_ffi.h", "libvirt/", "pugixml")
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
 

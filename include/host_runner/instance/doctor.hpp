@@ -63,6 +63,7 @@ struct Needs {
     spec::UserNetwork user_network = spec::UserNetwork::automatic;
     bool host_services = false;
     std::string bridge;                  ///< Empty: none.
+    bool libvirt = false;                ///< It starts QEMU.
     std::optional<spec::QgsAddress> qgs; ///< nullopt: where it usually is.
     std::string qemu_program = "qemu-system-x86_64";
     std::string user = {};                     ///< As --user; empty: chosen by who starts it.
@@ -93,6 +94,9 @@ struct HostEdges {
     bool is_root = false; ///< This process is root's.
     /// As whom QEMU runs; nullopt: as this process.
     std::function<Result<std::optional<host::Account>>(const Needs&)> qemu_account;
+    /// Connects to the libvirt of this VM: "libvirt 9.0.0 at qemu:///system". Empty: a look at the
+    /// sockets has to do.
+    std::function<Result<std::string>()> ask_libvirt;
 };
 /// This machine, for VMs with one QEMU, which is asked once. @param launcher borrowed
 [[nodiscard]] HostEdges real_host(ProcessLauncher& launcher);

@@ -18,6 +18,7 @@ namespace host_runner::instance {
 /// Everything seen of one QEMU process from its start to its end.
 struct EndFacts {
     ExitStatus exit;
+    std::string exit_words; ///< In place of `exit` where that is not known; else empty.
     /// Of the last SHUTDOWN event. QEMU exits with 0 after a guest's poweroff, `quit` and SIGTERM
     /// alike; only this tells them apart.
     std::optional<qemu::ShutdownReason> shutdown;

@@ -59,7 +59,11 @@ struct Record {
     std::string qemu_path, qemu_version;
     std::string cgroup;    ///< Of QEMU: its folder, or the scope that systemd gave; empty: none.
     std::string qemu_user; ///< The account QEMU runs as; empty: the runner's own.
-    std::vector<std::string> argv;
+    std::vector<std::string> argv; ///< Of QEMU; empty with another backend.
+    std::string backend = "qemu";  ///< Who started QEMU; "qemu": the runner itself.
+    std::string backend_address;   ///< libvirt's URI; empty: none.
+    std::string backend_machine;   ///< The name of libvirt's domain; empty: none.
+    std::string description;       ///< The domain's XML; empty: none.
     std::string working_directory;
     std::string stdout_log, stderr_log;
     std::vector<std::uint32_t> numa_nodes; ///< Of the host, that the VM was placed on; empty: any.

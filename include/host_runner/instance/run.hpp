@@ -18,7 +18,10 @@
 #include "host_runner/base/exit_code.hpp"
 #include "host_runner/host/device_binder.hpp"
 #include "host_runner/host/host_root.hpp"
+#include "host_runner/instance/backend.hpp"
+#include "host_runner/instance/placement.hpp"
 #include "host_runner/instance/record.hpp"
+#include "host_runner/qemu/launch_plan.hpp"
 #include "host_runner/spec/vm_spec.hpp"
 
 namespace host_runner::instance {
@@ -60,9 +63,11 @@ struct DeviceEdge {
 
 /// Prepares, starts and supervises one VM until it has ended and everything it took is given back.
 /// An error means that nothing was started; an end of any kind is an outcome.
+/// @param backend who starts QEMU; nullptr: this process. Borrowed
 /// @errors by the first thing that failed; the instance folder is gone again then
 [[nodiscard]] Result<RunOutcome> run_instance(const spec::VmSpec& spec, const RunObserver& observer,
-                                              const DeviceEdge& devices = {});
+                                              const DeviceEdge& devices = {},
+                                              Backend* backend = nullptr);
 
 /// What run_instance() would do. Takes and leaves nothing: no folder, port, CID, device, cache
 /// entry or lock; host port 0 stays 0 in `plan_json` and is shown as 0 in argv.
@@ -70,6 +75,9 @@ struct DryRun {
     std::vector<std::string> argv;
     std::string plan_json; ///< The launch plan's fields, the app-compose hash, warnings.
     std::vector<std::string> warnings;
+    qemu::LaunchPlan plan; ///< For another form than argv.
+    Placement placement;
+    std::string qemu_path;
 };
 [[nodiscard]] Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices = {});
 

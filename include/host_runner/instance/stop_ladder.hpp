@@ -35,6 +35,7 @@ struct StopLadderInput {
     /// and would only let the first two steps run out.
     bool guest_is_up = true;
     bool has_guest_api = true;          ///< False: the image has none that we can reach.
+    bool has_qmp = true;                ///< False: libvirt has it, and no `quit` of ours.
     std::chrono::milliseconds total{0}; ///< SIGKILL comes no later than this; 0: no cap.
 };
 

@@ -25,6 +25,7 @@
 #include "host_runner/instance/control.hpp"
 #include "host_runner/instance/ending.hpp"
 #include "host_runner/instance/logs.hpp"
+#include "host_runner/instance/machine.hpp"
 #include "host_runner/instance/placement.hpp"
 #include "host_runner/instance/record.hpp"
 #include "host_runner/instance/registry.hpp"
@@ -59,6 +60,7 @@ struct SupervisorConfig {
     std::chrono::milliseconds stop_timeout{0}; ///< 0: scaled with memory.
     std::optional<Pinning> pinning;            ///< nullopt: QEMU runs where the runner does.
     QemuLogs logs;
+    MachineStarter* starter = nullptr;  ///< nullptr: this process starts QEMU. Borrowed.
     EventLoop::Clock::time_point began; ///< What elapsed times count from.
     SupervisorTimes times;
 };
@@ -68,15 +70,6 @@ enum class LaunchCause {
     first,
     restart,   ///< The policy starts the VM again: same ports, same CID.
     port_lost, ///< Somebody took an automatically chosen host port in the last moment.
-};
-
-/// What one start of QEMU needs.
-struct Launch {
-    std::vector<std::string> argv;
-    std::map<int, UniqueFd> pass_fds;           ///< Number in QEMU -> ours, closed once QEMU runs.
-    std::optional<ProcessSpec::User> user = {}; ///< nullopt: as the runner itself.
-    bool unlimited_locked_memory = false;       ///< Only with `user`.
-    int cgroup_fd = -1;                         ///< As ProcessSpec::cgroup_fd; borrowed.
 };
 
 struct SupervisorHooks {

@@ -67,6 +67,15 @@ struct Network {
 /// "user", "user=slirp", "user=passt", "user=qemu", "none", "bridge=BR". @errors invalid_argument
 [[nodiscard]] Result<Network> parse_network(std::string_view text);
 
+/// Who starts QEMU.
+struct Backend {
+    bool libvirt = false; ///< False: this process.
+    std::string uri;      ///< Empty: qemu:///system for root, else qemu:///session.
+    bool operator==(const Backend&) const = default;
+};
+/// "qemu", "libvirt", "libvirt=URI". @errors invalid_argument
+[[nodiscard]] Result<Backend> parse_backend(std::string_view text);
+
 struct RestartRule {
     bool on_failure = false;
     std::uint32_t max_restarts = 5; ///< In a row; the count starts anew after 300 s up.
@@ -99,6 +108,7 @@ struct VmSpec {
     std::string qemu_path = "qemu-system-x86_64";
     /// The account that QEMU runs as; empty: chosen by who starts it.
     std::string user;
+    Backend backend;
     std::optional<QgsAddress> qgs;
     KeyProvider key_provider;
     Network network;

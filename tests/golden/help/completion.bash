@@ -52,6 +52,7 @@ _host_runner() {
         'run --wait') COMPREPLY=($(compgen -W 'ready started' -- "$cur")); return ;;
         'run --restart') COMPREPLY=(); return ;;
         'run --stop-timeout') COMPREPLY=(); return ;;
+        'run --format') COMPREPLY=($(compgen -W 'argv libvirt-xml' -- "$cur")); return ;;
         'run --output') COMPREPLY=($(compgen -W 'text json' -- "$cur")); return ;;
         'list --output') COMPREPLY=($(compgen -W 'table json' -- "$cur")); return ;;
         'stop --id'|'stop -i') COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); return ;;

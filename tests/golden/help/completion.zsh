@@ -55,6 +55,7 @@ _host_runner() {
                 '--restart[Start the VM again after a failure\: no, on-failure or on-failure\:N with at most N restarts in a row (5)]:RULE: ' \
                 '--stop-timeout[Kill QEMU at the latest this long after a stop began; without it the time grows with the VM'\''s memory]:TIME: ' \
                 '--dry-run[Print QEMU'\''s command line so that a shell runs it as it is; take and leave nothing]' \
+                '--format[With --dry-run\: QEMU'\''s command line, or the same VM as libvirt'\''s domain XML; without it what the backend would be given]:format:(argv libvirt-xml)' \
                 '--output[How progress is printed; json gives one object per line]:output:(text json)' \
                 '--log-level[What is logged to stderr]:log-level:(trace debug info warn error off)' \
                 '-l[What is logged to stderr]:log-level:(trace debug info warn error off)' ;;

@@ -358,6 +358,26 @@ INSTANTIATE_TEST_SUITE_P(OneLack, DoctorFinds,
                              return name;
                          });
 
+TEST_F(DoctorTest, a_vm_by_libvirt_needs_the_libvirt_of_its_uri) {
+    needs.libvirt = true;
+    edges.ask_libvirt = [] {
+        return Result<std::string>("libvirt 9.0.0 at qemu:///system");
+    };
+    const auto finding_of = [&] {
+        for (auto& finding : examine(needs, edges))
+            if (finding.requirement == "libvirt")
+                return finding;
+        return Finding{};
+    };
+    EXPECT_EQ(finding_of().verdict, Verdict::pass);
+    EXPECT_EQ(finding_of().found, "libvirt 9.0.0 at qemu:///system");
+    edges.ask_libvirt = []() -> Result<std::string> {
+        return fail(ErrorCode::unavailable, "no daemon", "start it");
+    };
+    EXPECT_EQ(finding_of().verdict, Verdict::fail);
+    EXPECT_EQ(finding_of().remedy, "start it");
+}
+
 TEST_F(DoctorTest, forgives_what_this_vm_does_without) {
     needs = Needs{};
     needs.tdx = false;

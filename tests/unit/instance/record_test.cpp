@@ -30,6 +30,10 @@ Record full_record() {
     record.qemu_user = "host-runner";
     record.cgroup = "/sys/fs/cgroup/system.slice/host_runner@web.service/vm-0123456789ab";
     record.argv = {"qemu", "-name", "a \"b\""};
+    record.backend = "libvirt";
+    record.backend_address = "qemu:///system";
+    record.backend_machine = "host-runner-0123456789ab";
+    record.description = "<domain/>\n";
     record.working_directory = "/home/u";
     record.stdout_log = "/home/u/qemu_stdout.log";
     record.stderr_log = "/home/u/qemu_stderr.log";
@@ -48,6 +52,8 @@ TEST(Record, decodes_to_what_was_encoded) {
     EXPECT_EQ(record->argv, full_record().argv);
     EXPECT_EQ(record->network, "slirp");
     EXPECT_EQ(record->host_services, full_record().host_services);
+    EXPECT_EQ(record->backend, "libvirt");
+    EXPECT_EQ(record->description, "<domain/>\n");
     EXPECT_EQ(record->runner.start_ticks, 12345U);
     ASSERT_TRUE(record->end);
     EXPECT_EQ(record->end->reason, EndReason::qemu_died);

@@ -32,6 +32,14 @@ TEST(StopLadder, does_not_ask_a_guest_that_never_came_up) {
                 ElementsAre(StopStepKind::qmp_quit, StopStepKind::terminate, StopStepKind::kill));
 }
 
+TEST(StopLadder, leaves_out_quit_where_qmp_is_somebody_elses) {
+    StopLadderInput input;
+    input.has_qmp = false;
+    EXPECT_THAT(kinds(plan_stop_ladder(input)),
+                ElementsAre(StopStepKind::guest_shutdown, StopStepKind::system_powerdown,
+                            StopStepKind::terminate, StopStepKind::kill));
+}
+
 TEST(StopLadder, presses_the_power_button_first_without_a_guest_api) {
     StopLadderInput input;
     input.has_guest_api = false;

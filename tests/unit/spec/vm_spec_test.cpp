@@ -59,6 +59,18 @@ TEST(NetworkParser, refuses_other_text) {
         EXPECT_FALSE(parse_network(text)) << text;
 }
 
+TEST(BackendParser, takes_qemu_and_libvirt_with_or_without_a_uri) {
+    EXPECT_EQ(parse_backend("qemu").value(), Backend{});
+    EXPECT_EQ(parse_backend("libvirt").value(), (Backend{true, {}}));
+    EXPECT_EQ(parse_backend("libvirt=qemu:///system?socket=/x").value(),
+              (Backend{true, "qemu:///system?socket=/x"}));
+}
+
+TEST(BackendParser, refuses_other_text) {
+    for (const auto* const text : {"", "xen", "libvirt=", "libvirt=system", "libvirt=qemu:// x"})
+        EXPECT_FALSE(parse_backend(text)) << text;
+}
+
 TEST(RestartRuleParser, takes_no_and_on_failure_with_a_count) {
     EXPECT_FALSE(parse_restart_rule("no").value().on_failure);
     EXPECT_EQ(parse_restart_rule("on-failure").value(), (RestartRule{true, 5}));
