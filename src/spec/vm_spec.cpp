@@ -110,8 +110,10 @@ Result<void> check_backend(const VmSpec& spec) {
     if (!spec.backend.libvirt)
         return {};
     if (!spec.user.empty())
-        return conflict("--user has no use with --backend libvirt, which runs QEMU as this user",
-                        "leave --user out");
+        return conflict(
+            "--user and --backend libvirt exclude each other: libvirt starts QEMU as the "
+            "user who runs host_runner",
+            "leave one of them out");
     if (!spec.host_services.empty())
         return conflict("--host-service is not to be had with --backend libvirt",
                         "leave one of the two out");

@@ -147,7 +147,10 @@ def check_host_facts(plan: Plan, options: Options) -> list[str]:
     problems = differences("memory objects", plan.memory_backends(), backends)
     iommu = [value.get("id") for value in objects if value.get("qom-type") == "iommufd"]
     problems += differences("iommufd objects", ["iommufd0"] if plan.gpus else [], iommu)
-    endpoints = [(value.get("host"), value.get("iommufd")) for value in devices if value["driver"] == "vfio-pci"]
+    if plan.handed():
+        iommu_files = [plan.handed().get(value.get("fd")) for value in objects if value.get("qom-type") == "iommufd"]
+        problems += differences("the iommufd's file", ["/dev/iommu"] if plan.gpus else [], iommu_files)
+    endpoints = [(plan.vfio_address(value), value.get("iommufd")) for value in devices if value["driver"] == "vfio-pci"]
     problems += differences("VFIO devices", [(address, "iommufd0") for address, _ in plan.endpoints()], endpoints)
     vsock = [(value.get("guest-cid"), value.get("vhostfd")) for value in devices
              if value["driver"] == "vhost-vsock-pci"]
@@ -188,6 +191,24 @@ def twin_of(options: Options) -> Options:
             value = {"driver": STAND_INS[value["driver"]], **place}
         twin.pairs.append((option, value))
     return twin
+
+
+def by_name(plan: Plan, options: Options) -> Options:
+    """The same command line for a QEMU that is handed nothing: with the paths of what the descriptors are."""
+    files = plan.handed()
+    if not files:
+        return options
+    named = Options([options.program])
+    for option, value in options.pairs:
+        if option in ("-add-fd", "-mon"):
+            continue
+        if isinstance(value, str):
+            value = re.sub(r"/dev/fdset/(\d+)|/proc/self/fd/(\d+)", lambda found: files[found[1] or found[2]], value)
+            value = re.sub(r",fd=(\d+),server=", lambda found: f",path={files[found[1]]},server=", value)
+        if option == "-chardev" and value.startswith("socket,id=qmp,path="):
+            option, value = "-qmp", value.replace("socket,id=qmp,path=", "unix:")
+        named.pairs.append((option, value))
+    return named
 
 
 def make_files(plan: Plan) -> None:
@@ -317,7 +338,7 @@ def compare_files(plan: Plan, vm: machine.Machine) -> list[str]:
 def check_twin(plan: Plan, options: Options) -> list[str]:
     make_files(plan)
     try:
-        with machine.Machine(twin_of(options).argv(), plan.sockets()["compat_monitor0"]) as vm:
+        with machine.Machine(twin_of(by_name(plan, options)).argv(), plan.sockets()["compat_monitor0"]) as vm:
             return [problem for compare in (compare_devices, compare_disks, compare_network,
                                             compare_memory_and_processors, compare_files)
                     for problem in compare(plan, vm)]
@@ -416,6 +437,10 @@ WRONG: list[tuple[str, str, Callable[[Argv], Argv], str]] = [
     ("TDX: an object without TDX", "layout_c_none_tcg",
      lambda argv: [*argv, "-object", '{"qom-type":"tdx-guest","id":"tdx"}'], "tdx-guest objects"),
     ("VFIO: another GPU", "layout_b_gpu", replaced("0000:b8:00.0", "0000:b9:00.0"), "VFIO devices"),
+    ("handed: another file's descriptor for a disk", "own_image_other_user",
+     replaced("file=/dev/fdset/33", "file=/dev/fdset/30"), "block nodes"),
+    ("handed: a socket's descriptor for the device", "own_image_other_user", replaced('"fd":"35"', '"fd":"16"'),
+     "VFIO devices"),
     ("VFIO: no iommufd", "layout_b_gpu", replaced(',"iommufd":"iommufd0"', ""), "VFIO devices"),
     ("memory: half of it", "own_image_tdx", replaced("32768M", "16384M"), "memory: expected"),
     ("memory: on another host node", "layout_c_tdx", replaced('"host-nodes":[1]', '"host-nodes":[0]'),

@@ -70,8 +70,20 @@ class Plan:
         return text if text.count(":") == 2 else f"0000:{text}"
 
     def _gpu(self, text: str) -> tuple[str, int]:
-        address, _, node = text.partition(" ")
+        address, node, _ = [*text.split(), "", ""][:3]
         return self._address(address), int(node or 0)
+
+    def handed(self) -> dict[str, str]:
+        """Descriptors that QEMU finds open, each with the path of what it is."""
+        lines = [text.split() for text in self.all("handed")]
+        return {fd: path for path, *fds in lines for fd in fds}
+
+    def vfio_address(self, device: dict) -> str | None:
+        """Of a vfio-pci device: by its name, or by the file that it was handed."""
+        if "fd" not in device:
+            return device.get("host")
+        files = {text.split()[2]: self._address(text.split()[0]) for text in self.all("gpu") if text.count(" ") == 2}
+        return files.get(self.handed().get(device["fd"]))
 
     @staticmethod
     def _numa_node(text: str) -> NumaNode:
