@@ -46,6 +46,7 @@ _host_runner() {
         'run --accel'|'run-wasm --accel'|'doctor --accel') COMPREPLY=($(compgen -W 'auto kvm tcg' -- "$cur")); return ;;
         'run --qemu'|'run-wasm --qemu'|'doctor --qemu') COMPREPLY=($(compgen -f -- "$cur")); return ;;
         'run --user'|'run-wasm --user'|'doctor --user') COMPREPLY=(); return ;;
+        'run --backend'|'doctor --backend') COMPREPLY=(); return ;;
         'run --gpus'|'run -g'|'doctor --gpus'|'doctor -g') COMPREPLY=(); return ;;
         'run --numa-node'|'doctor --numa-node') COMPREPLY=(); return ;;
         'run --hugepage-size'|'doctor --hugepage-size') COMPREPLY=($(compgen -W 'auto 2M 1G' -- "$cur")); return ;;
@@ -89,7 +90,7 @@ _host_runner() {
         compose) COMPREPLY=($(compgen -W 'check' -- "$cur")) ;;
         config) COMPREPLY=($(compgen -W 'show' -- "$cur")) ;;
         'run')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --user --gpus --pin-numa --numa-node --hugepage --hugepage-size --detach --wait --restart --stop-timeout --dry-run --output --log-level' -- "$cur")); fi ;;
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --name --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --user --backend --gpus --pin-numa --numa-node --hugepage --hugepage-size --detach --wait --restart --stop-timeout --dry-run --format --output --log-level' -- "$cur")); fi ;;
         'list')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --all --output --log-level' -- "$cur")); fi ;;
         'stop')
@@ -121,7 +122,7 @@ _host_runner() {
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --output --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;
         'doctor')
-            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --user --gpus --pin-numa --numa-node --hugepage --hugepage-size --output --log-level' -- "$cur")); fi ;;
+            if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --image-path --compose-path --env-file --cpus --memory --disk --append --firmware --tee --qgs --local-key-provider --key-provider --ports --net --egress --host-service --accel --qemu --user --backend --gpus --pin-numa --numa-node --hugepage --hugepage-size --output --log-level' -- "$cur")); fi ;;
         'wait')
             if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '--help --for --timeout --log-level' -- "$cur"))
             else COMPREPLY=($(compgen -W "$(_host_runner_ids)" -- "$cur")); fi ;;

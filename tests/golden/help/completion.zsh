@@ -44,6 +44,7 @@ _host_runner() {
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
                 '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \
+                '--backend[Who starts QEMU\: qemu (this program), or libvirt, at its URI where one is given with libvirt=URI; else at qemu\:///system for root and qemu\:///session for others]:WHO: ' \
                 '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
@@ -172,6 +173,7 @@ _host_runner() {
                 '--accel[Accelerator. '\''auto'\'' takes KVM where the processor has hardware virtualisation and /dev/kvm opens, else software emulation, and says which]:accel:(auto kvm tcg)' \
                 '--qemu[The QEMU program, a path or a name in PATH]:PATH:_files' \
                 '--user[Account that QEMU runs as; only root can choose. Without it root'\''s QEMUs run as host-runner where that account exists, else as root]:NAME: ' \
+                '--backend[Who starts QEMU\: qemu (this program), or libvirt, at its URI where one is given with libvirt=URI; else at qemu\:///system for root and qemu\:///session for others]:WHO: ' \
                 '*--gpus[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '*-g[NVIDIA GPUs and NVSwitches for the VM, by PCI address with or without the domain; or all of this machine]:LIST: ' \
                 '--pin-numa[Bind the VM'\''s processors and memory to the NUMA nodes of its GPUs; without any to the node with the most free memory]' \
