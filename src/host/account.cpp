@@ -58,6 +58,8 @@ Result<Account> find_account(const std::string& name) {
 Result<std::optional<Account>> find_local_account(const std::string& name, const HostRoot& root) {
     const auto path = root.path("/etc/passwd");
     const std::unique_ptr<std::FILE, DeleteBy<std::fclose>> file(std::fopen(path.c_str(), "re"));
+    if (!file && errno == ENOENT)
+        return std::nullopt;
     if (!file)
         return fail_errno(fmt::format("Cannot open {}", path), errno);
     std::array<char, 16384> buffer{};

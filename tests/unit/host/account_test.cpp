@@ -41,6 +41,8 @@ TEST(FindLocalAccount, reads_the_file_of_accounts) {
     const auto missing = find_local_account("somebody", host.root());
     ASSERT_TRUE(missing) << missing.error().describe();
     EXPECT_EQ(*missing, std::nullopt);
+    host.remove("/etc/passwd");
+    EXPECT_EQ(find_local_account("host-runner", host.root()).value(), std::nullopt);
 }
 
 class ScopedAccountTest : public testing::Test {

@@ -184,6 +184,15 @@ TEST(CheckVmSpec, refuses_a_placement_of_nothing) {
                 HasSubstr("--hugepage-size"));
 }
 
+TEST(CheckVmSpec, refuses_an_account_where_libvirt_starts_qemu) {
+    const auto error = refused([](VmSpec& s) {
+        s.backend.libvirt = true;
+        s.user = "host-runner";
+    });
+    EXPECT_EQ(error.code, ErrorCode::invalid_argument);
+    EXPECT_NE(error.message.find("--backend libvirt"), std::string::npos) << error.message;
+}
+
 TEST(CheckVmSpec, refuses_all_gpus_beside_one) {
     const auto error = refused([](VmSpec& s) {
         s.all_gpus = true;
