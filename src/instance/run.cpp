@@ -1042,6 +1042,15 @@ Result<DryRun> dry_run(const spec::VmSpec& spec, const DeviceEdge& devices) {
         plan.launch.vsock_cid = host::first_guest_cid;
         plan.launch.vsock_fd = -1; // no shell holds the claimed descriptor: QEMU opens its own
     }
+    if (plan.network.backend == usernet::Backend::slirp ||
+        plan.network.backend == usernet::Backend::passt) {
+        plan.launch.network_fd = -1; // nor the end of a socket whose other end is another program's
+        plan.warnings.push_back(
+            fmt::format("This command line has QEMU's own user network; run has {} make it, which "
+                        "keeps the guest from this host's loopback{}",
+                        plan.network.backend == usernet::Backend::passt ? "passt" : "user_network",
+                        spec.host_services.empty() ? "" : " but for the host services"));
+    }
     if (spec.tee == spec::Tee::tdx) {
         if (const auto usable = host::check_tdx(); !usable)
             refuse(usable.error());
