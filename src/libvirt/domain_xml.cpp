@@ -14,6 +14,7 @@
 #include "host_runner/base/units.hpp"
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/protocol/channel.hpp"
+#include "host_runner/qemu/user_netdev.hpp"
 
 namespace host_runner::libvirt {
 
@@ -557,7 +558,7 @@ private:
         // <interface type='user'> has neither `restrict` (egress off) nor `hostfwd` (it forwards
         // ports through passt only) nor `dhcpstart` (the address to which hostfwd leads).
         if (is_user_network()) {
-            words.insert(words.end(), {"-netdev", user_netdev().dump()});
+            words.insert(words.end(), {"-netdev", qemu::user_netdev(plan_)});
             Json card = {{"driver", "virtio-net-pci"}, {"netdev", "net0"}};
             if (!plan_.mac.empty())
                 card["mac"] = plan_.mac;
@@ -575,19 +576,6 @@ private:
         auto node = domain_.append_child("qemu:commandline");
         for (const auto& word : words)
             set(node.append_child("qemu:arg"), "value", word);
-    }
-
-    [[nodiscard]] Json user_netdev() const {
-        Json netdev = {{"type", "user"},
-                       {"id", "net0"},
-                       {"net", "10.0.2.0/24"},
-                       {"dhcpstart", "10.0.2.10"},
-                       {"restrict", !plan_.egress}};
-        for (const auto& port : plan_.ports)
-            netdev["hostfwd"].push_back(
-                {{"str", fmt::format("{}:{}:{}-:{}", spec::to_string(port.protocol),
-                                     port.host_address, port.host_port, port.guest_port)}});
-        return netdev;
     }
 
     const qemu::LaunchPlan& plan_;

@@ -11,6 +11,7 @@
 #include "host_runner/crypto/digest.hpp"
 #include "host_runner/protocol/channel.hpp"
 #include "host_runner/qemu/launch_plan.hpp"
+#include "host_runner/qemu/user_netdev.hpp"
 
 namespace host_runner::qemu {
 
@@ -296,24 +297,14 @@ private:
     void network() {
         if (plan_.network.mode == spec::NetworkMode::none)
             return;
-        add_json("-netdev", plan_.network_fd < 0 ? user_network() : network_of_descriptor());
+        if (plan_.network_fd < 0)
+            add("-netdev", user_netdev(plan_));
+        else
+            add_json("-netdev", network_of_descriptor());
         Json card = {{"driver", "virtio-net-pci"}, {"netdev", "net0"}};
         if (!plan_.mac.empty())
             card["mac"] = plan_.mac;
         add_json("-device", card);
-    }
-
-    [[nodiscard]] Json user_network() const {
-        Json netdev = {{"type", "user"},
-                       {"id", "net0"},
-                       {"net", "10.0.2.0/24"},
-                       {"dhcpstart", "10.0.2.10"},
-                       {"restrict", !plan_.egress}};
-        for (const auto& port : plan_.ports)
-            netdev["hostfwd"].push_back(
-                {{"str", fmt::format("{}:{}:{}-:{}", spec::to_string(port.protocol),
-                                     port.host_address, port.host_port, port.guest_port)}});
-        return netdev;
     }
 
     /// Of a stream of frames each read and write may carry many; datagrams would be one each.
@@ -551,6 +542,19 @@ std::array<std::uint8_t, 48> mr_config_id_v1(const std::array<std::uint8_t, 32>&
     id[0] = 1;
     std::copy(compose_hash.begin(), compose_hash.end(), id.begin() + 1);
     return id;
+}
+
+std::string user_netdev(const LaunchPlan& plan) {
+    Json netdev = {{"type", "user"},
+                   {"id", "net0"},
+                   {"net", "10.0.2.0/24"},
+                   {"dhcpstart", "10.0.2.10"},
+                   {"restrict", !plan.egress}};
+    for (const auto& port : plan.ports)
+        netdev["hostfwd"].push_back(
+            {{"str", fmt::format("{}:{}:{}-:{}", spec::to_string(port.protocol), port.host_address,
+                                 port.host_port, port.guest_port)}});
+    return netdev.dump();
 }
 
 Result<std::vector<std::string>> build_argv(const LaunchPlan& plan,
